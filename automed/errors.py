@@ -1,0 +1,104 @@
+"""Everything that can go wrong, as one tree.
+
+AutomedError                     exit code 1: something broke that the user could not foresee
+├── UserError                    exit code 2: the input has to change; nothing was run
+│   ├── SpaceError               the YAML file
+│   ├── DataError                the images, the CSV or the npz file
+│   ├── WeightsError             a pretrained weight file is missing, damaged or of another network
+│   └── StudyError               no such study, or it was pinned to other data, space or folds
+├── TrialError                   one trial cannot be trained; the search goes on
+└── Interrupted                  exit code 130: the user asked to stop
+
+Every `UserError` carries all its faults at once, so that one run tells everything there is to mend.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, where it stands, and what would be right.
+
+    `line` and `column` count from 1; 0 means that the place has none.
+    """
+
+    message: str
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    source: str = ""
+    hint: str = ""
+
+    def text(self) -> str:
+        """The fault as a user reads it: place and message, the source line with a caret, the hint."""
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
+        lines = [f"{place}: {self.message}" if place else self.message]
+        if self.source:
+            number = f"{self.line:>6} | "
+            lines.append(number + self.source)
+            lines.append(" " * (len(number) - 2) + "| " + " " * (self.column - 1) + "^")
+        if self.hint:
+            lines.append(f"         hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class AutomedError(Exception):
+    """The root of the tree. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UserError(AutomedError):
+    """Bad input, with every fault found in it. `subject` names what was read."""
+
+    exit_code = 2
+
+    def __init__(self, faults: Fault | str | Iterable[Fault], subject: str = "") -> None:
+        if isinstance(faults, str):
+            faults = Fault(faults)
+        self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
+        self.subject = subject
+        super().__init__(self.text())
+
+    def text(self) -> str:
+        """All faults, then one line that counts them."""
+        count = len(self.faults)
+        where = f" in {self.subject}" if self.subject else ""
+        summary = f"{count} fault{'s' if count != 1 else ''}{where}; nothing was run."
+        return "\n".join([*(fault.text() for fault in self.faults), summary])
+
+
+class SpaceError(UserError):
+    """The YAML file says something that automed cannot do."""
+
+
+class DataError(UserError):
+    """The images cannot be used as they are."""
+
+
+class WeightsError(UserError):
+    """A pretrained weight file is missing, damaged, or belongs to another network."""
+
+
+class StudyError(UserError):
+    """There is no such study, or it was pinned to other data, another space or other folds."""
+
+
+class TrialError(AutomedError):
+    """One configuration cannot be trained; the search records the reason and goes on."""
+
+
+class Interrupted(AutomedError):
+    """The user asked to stop."""
+
+    exit_code = 130
+
+
+def nearest(word: str, allowed: Sequence[str]) -> str:
+    """A hint that names the closest allowed word, or nothing when none is close."""
+    close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else ""

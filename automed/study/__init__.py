@@ -1,0 +1,1 @@
+"""What to try next, and who tries it: the only room that speaks to Optuna."""

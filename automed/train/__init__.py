@@ -1,0 +1,1 @@
+"""How a network learns: one fold, and fold after fold."""
