@@ -33,7 +33,6 @@ class FoldResult:
     """
 
     fold: int
-    curve: tuple[Epoch, ...]
     best_epoch: int
     scores: dict[str, float]
     indices: np.ndarray
@@ -42,8 +41,13 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """All folds of a trial that ran to their end; fewer than asked when the trial was pruned."""
+    """A trial that ran to its end, or, with `pruned`, until it was told to stop.
 
+    `curve` holds every epoch trained, `folds` only the folds that were finished. `seconds` is wall time,
+    `peak_memory` is in bytes, `plan` tells how it was computed (device, precision, batch sizes).
+    """
+
+    curve: tuple[Epoch, ...]
     folds: tuple[FoldResult, ...]
     pruned: bool
     metric: str
@@ -55,3 +59,18 @@ class TrialResult:
     def fold_scores(self) -> list[float]:
         """The study's metric in each finished fold."""
         return [fold.scores[self.metric] for fold in self.folds]
+
+    @property
+    def score(self) -> float:
+        """The mean of the fold scores; NaN when no fold was finished."""
+        return sum(self.fold_scores) / len(self.folds) if self.folds else float("nan")
+
+    @property
+    def mean_scores(self) -> dict[str, float]:
+        """Every metric, averaged over the finished folds."""
+        if not self.folds:
+            return {}
+        return {
+            name: sum(fold.scores[name] for fold in self.folds) / len(self.folds)
+            for name in self.folds[0].scores
+        }

@@ -1,0 +1,86 @@
+"""The optimiser and the course of its learning rate."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from timm.optim import create_optimizer_v2
+from torch import nn
+
+from automed.train.settings import Optim, Schedule
+
+
+def build_optimizer(module: nn.Module, optim: Optim, *, thaws: bool) -> torch.optim.Optimizer:
+    """The optimiser that timm knows under `optim.name`.
+
+    Biases and norms are spared the L2 penalty, as timm does. With `thaws`, frozen parameters are registered
+    too: they have no gradient, so no optimiser moves them, until they are thawed.
+    """
+    frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
+    if thaws:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    optimizer = create_optimizer_v2(
+        module,
+        opt=optim.name,
+        lr=optim.lr,
+        weight_decay=optim.weight_decay,
+        momentum=optim.momentum,
+        layer_decay=optim.layer_decay if optim.layer_decay < 1 else None,
+    )
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    return optimizer
+
+
+class Course:
+    """Sets the learning rate before every step.
+
+    Our own rather than torch's or timm's schedulers: one of those knows no warm-up before a plateau, the
+    other no layer-wise factor under a constant rate, and both hide the state that a resumed trial needs.
+    """
+
+    def __init__(self, settings: Schedule, optimizer: torch.optim.Optimizer, lr: float, epochs: int) -> None:
+        self.settings = settings
+        self.optimizer = optimizer
+        self.lr = lr
+        self.epochs = epochs
+        self.best_loss = math.inf
+        self.waited = 0
+        self.steps_down = 0
+
+    def set(self, epochs_done: float) -> float:
+        """Set the rate for the step that begins after `epochs_done` epochs; returns it, undecayed by layer."""
+        lr = self.lr * self._factor(epochs_done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        return lr
+
+    def epoch_ended(self, validation_loss: float) -> None:
+        """Let a plateau schedule see the validation loss."""
+        if self.settings.name != "plateau":
+            return
+        if validation_loss < self.best_loss:
+            self.best_loss, self.waited = validation_loss, 0
+            return
+        self.waited += 1
+        if self.waited > self.settings.patience:
+            self.steps_down, self.waited = self.steps_down + 1, 0
+
+    def _factor(self, epochs_done: float) -> float:
+        warmup = min(self.settings.warmup, self.epochs)
+        if epochs_done < warmup:
+            # The first step must move: at a rate of zero it would be an epoch's first batch lost.
+            return max(epochs_done, 0.01) / warmup
+        course, since = self.settings, epochs_done - warmup
+        floor = min(course.min_lr / self.lr, 1.0)
+        if course.name == "cosine":
+            share = since / max(self.epochs - warmup, 1)
+            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+        if course.name == "step":
+            return course.factor ** (since // course.every)
+        if course.name == "plateau":
+            return max(course.factor**self.steps_down, floor)
+        return 1.0
