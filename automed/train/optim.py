@@ -52,7 +52,7 @@ class Course:
         self.steps_down = 0
 
     def set(self, epochs_done: float) -> float:
-        """Set the rate for the step that begins after `epochs_done` epochs; returns it, undecayed by layer."""
+        """Set the rate for the step that begins after `epochs_done` epochs; returns the head's."""
         lr = self.lr * self._factor(epochs_done)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -77,10 +77,10 @@ class Course:
         course, since = self.settings, epochs_done - warmup
         floor = min(course.min_lr / self.lr, 1.0)
         if course.name == "cosine":
-            share = since / max(self.epochs - warmup, 1)
-            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+            share = min(since / max(self.epochs - warmup, 1), 1.0)
+            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
         if course.name == "step":
-            return course.factor ** (since // course.every)
+            return float(course.factor ** (since // course.every))
         if course.name == "plateau":
-            return max(course.factor**self.steps_down, floor)
+            return max(float(course.factor**self.steps_down), floor)
         return 1.0

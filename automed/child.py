@@ -1,0 +1,163 @@
+"""The process that trains: started by a worker, kept warm between trials, killed when it has to be.
+
+It never sees the database. It reads one JSON line a request and writes one JSON line an event
+(`automed.study.work` is the other end)::
+
+    <- {"do": "train", "study": FOLDER, "trial": FOLDER, "seed": 0, "number": 42}
+    -> {"event": "epoch", "fold": 0, "epoch": 3, "score": 0.71, ...}      <- {"go": true}
+    -> {"event": "fold", "fold": 0, "score": 0.83}                        <- {"go": true}
+    -> {"event": "done", ...}   or   {"event": "fault", "kind": "diverged", "reason": "..."}
+
+    <- {"do": "refit", "study": FOLDER, "trial": FOLDER, "out": FOLDER, "seed": 0, "number": 42, "epochs": 9}
+    -> {"event": "epoch", ...}                                            <- {"go": true}
+    -> {"event": "done"}
+
+    <- {"do": "check", "study": FOLDER, "models": [[NAME, IMAGE_SIZE, CHANNELS, PRETRAINED], ...]}
+    -> {"event": "done"}        or   {"event": "fault", "kind": "broken", "reason": "..."}
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from automed.config import TrialConfig
+from automed.errors import TrialError, UserError
+from automed.models.build import check_network
+from automed.models.weights import weight_source
+from automed.result import Epoch, FoldResult
+from automed.trial import open_job, refit, run_trial, write_result
+
+
+class Line:
+    """This end of the pipe. When the other end closes, the worker is gone and so is this process."""
+
+    def __init__(self, requests: IO[str], events: IO[str]) -> None:
+        self._events = events
+        self._inbox: queue.Queue[dict[str, Any]] = queue.Queue()
+        threading.Thread(target=self._listen, args=(requests,), daemon=True).start()
+
+    def _listen(self, requests: IO[str]) -> None:
+        for line in requests:
+            self._inbox.put(msgspec.json.decode(line))
+        os._exit(0)
+
+    def requests(self) -> Iterator[dict[str, Any]]:
+        """Every request, for ever."""
+        while True:
+            yield self._inbox.get()
+
+    def tell(self, **event: Any) -> None:
+        """Write one event."""
+        self._events.write(msgspec.json.encode(event).decode() + "\n")
+        self._events.flush()
+
+    def stop(self, **event: Any) -> bool:
+        """Write one event, wait for the answer, and return whether it is to stop."""
+        self.tell(**event)
+        return not self._inbox.get()["go"]
+
+
+class _Remote:
+    """A `train.crossval.Reporter` whose answers come from the worker."""
+
+    def __init__(self, line: Line, *, epochs: int, folds: int, metric: str) -> None:
+        self.line, self.epochs, self.folds, self.metric = line, epochs, folds, metric
+
+    def epoch(self, row: Epoch) -> bool:
+        return self.line.stop(event="epoch", epochs=self.epochs, folds=self.folds, **asdict(row))
+
+    def fold(self, result: FoldResult) -> bool:
+        return self.line.stop(event="fold", fold=result.fold, score=result.scores[self.metric])
+
+
+def _config(trial: Path) -> TrialConfig:
+    return msgspec.json.decode((trial / "config.json").read_bytes(), type=TrialConfig)
+
+
+def _train(line: Line, study: Path, request: dict[str, Any]) -> dict[str, Any]:
+    trial = Path(request["trial"])
+    config = _config(trial)
+    _, folds, job = open_job(study)
+    remote = _Remote(line, epochs=config.train.epochs, folds=folds.count, metric=job.metric)
+    result = run_trial(config, study, remote, seed=request["seed"], number=request["number"])
+    return write_result(trial, result)
+
+
+def _refit(line: Line, study: Path, request: dict[str, Any]) -> dict[str, Any]:
+    out, epochs = Path(request["out"]), request["epochs"]
+    manifest, folds, job = open_job(study)
+    remote = _Remote(line, epochs=epochs, folds=folds.count, metric=job.metric)
+    learner, probabilities = refit(
+        _config(Path(request["trial"])), study, remote.epoch,
+        seed=request["seed"], number=request["number"], epochs=epochs,
+    )  # fmt: skip
+    state = {name: value.contiguous() for name, value in learner.module.state_dict().items()}
+    save_file(state, out / "model.safetensors")
+    np.savez_compressed(out / "test.npz", index=manifest.test, probability=probabilities)
+    return {}
+
+
+def _check(_: Line, study: Path, request: dict[str, Any]) -> dict[str, Any]:
+    manifest, _, job = open_job(study)
+    faults = []
+    for name, image_size, channels, pretrained in request["models"]:
+        try:
+            check_network(
+                name, image_size=image_size, channels=channels, classes=len(manifest.classes),
+                pretrained=pretrained, weights=weight_source(job.weights),
+            )  # fmt: skip
+        except UserError as error:
+            faults += [fault.text() for fault in error.faults]
+    if faults:
+        raise UserError("\n".join(dict.fromkeys(faults)))
+    return {}
+
+
+_VERBS = {"train": _train, "refit": _refit, "check": _check}
+
+
+def answer(line: Line, request: dict[str, Any]) -> None:
+    """Carry out one request and tell how it ended; the process stays usable after every fault."""
+    try:
+        event = _VERBS[request["do"]](line, Path(request["study"]), request)
+        line.tell(event="done", **event)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        line.tell(event="fault", kind="memory", reason=f"out of memory: {error}"[:500])
+    except TrialError as error:
+        kind = "diverged" if str(error).startswith("diverged") else "broken"
+        line.tell(event="fault", kind=kind, reason=str(error))
+    except UserError as error:
+        line.tell(event="fault", kind="input", reason="\n".join(f.text() for f in error.faults))
+    except Exception as error:
+        traceback.print_exc()
+        line.tell(event="fault", kind="broken", reason=f"{type(error).__name__}: {error}"[:500])
+
+
+def main() -> None:
+    """Serve requests until the worker goes away."""
+    # Ctrl-C reaches the whole process group; what it means is the launcher's to decide.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A library that prints must not break the protocol: file descriptor 1 becomes the log.
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    line = Line(sys.stdin, events)
+    for request in line.requests():
+        answer(line, request)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""One fold: a network, its optimiser, the order of its images, and its own random state."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from automed.config import TrialConfig
+from automed.data.augment import Augmenter
+from automed.errors import TrialError
+from automed.models.build import Network, build_network
+from automed.models.freeze import thaw
+from automed.models.weights import WeightSource
+from automed.result import Epoch, FoldResult
+from automed.tasks.task import Task
+from automed.train.optim import Course, build_optimizer
+from automed.train.order import class_weights, epoch_order, portions
+from automed.train.plan import Plan
+
+_AUXILIARY_WEIGHT = 0.3  # of each auxiliary classifier's loss (Szegedy et al. 2015)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all folds of a trial share. `images` (n, H, W, C) uint8 and `labels` (n,) cover the manifest."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    task: Task
+    weights: WeightSource
+    metric: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network says of some images: its loss, every metric, and the decoded outputs (n, ...)."""
+
+    loss: float
+    scores: dict[str, float]
+    decoded: np.ndarray
+
+
+class Learner:
+    """Trains one fold, an epoch at a time.
+
+    Args:
+        config: the trial.
+        material: images, labels, task.
+        training: (n,) rows to learn from.
+        validation: (m,) rows to be judged on after every epoch; may be empty, then nothing stops early.
+        fold: its number.
+        seed: integers that the fold's randomness derives from: study seed, trial number, fold.
+        plan: device, precision, batch sizes.
+
+    Two learners with the same arguments on the same machine give the same curve, bit for bit, in any order
+    and whatever else used torch's global random state in between: each owns its state.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        material: Material,
+        *,
+        training: np.ndarray,
+        validation: np.ndarray,
+        fold: int,
+        seed: tuple[int, ...],
+        plan: Plan,
+    ) -> None:
+        self.config, self.material, self.plan, self.fold = config, material, plan, fold
+        self.training, self.validation = training, validation
+        order, torch_seed = np.random.SeedSequence(seed).spawn(2)
+        self.rng = np.random.default_rng(order)
+        self._torch_state = torch.Generator().manual_seed(int(torch_seed.generate_state(1)[0])).get_state()
+        self._cuda_state: torch.Tensor | None = None
+        with self._own_random_state():
+            self.network = self._build()
+        self.module = self.network.module.to(plan.device, memory_format=torch.channels_last)
+        self.optimizer = build_optimizer(self.module, config.optim, thaws=config.freeze.thaw_epoch > 0)
+        self.course = Course(config.schedule, self.optimizer, config.optim.lr, config.train.epochs)
+        self.augmenter = Augmenter(
+            config.augment,
+            size=config.model.image_size,
+            channels=config.preprocess.channels,
+            classes=material.task.outputs,
+        )
+        strata = material.task.strata(material.labels[training])
+        weights = class_weights(strata, material.task.outputs)
+        weighted = config.imbalance == "class_weights"
+        self.criterion = material.task.criterion(config.loss, weights if weighted else None)
+        self._scale, self._shift = _normalisation(self.network, plan.device)
+        self.epoch = 0
+        self.best_epoch = 0
+        self.best: Evaluation | None = None
+        self._best_value = -math.inf
+        self._best_state: dict[str, torch.Tensor] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are trained, or patience has run out."""
+        train = self.config.train
+        if self.epoch >= train.epochs:
+            return True
+        return 0 < train.patience <= self.epoch - 1 - self.best_epoch
+
+    def advance(self) -> Epoch:
+        """Train one epoch and judge it.
+
+        Raises:
+            TrialError: the loss is no longer a finite number.
+        """
+        started = time.perf_counter()
+        with self._own_random_state():
+            if self.epoch == self.config.freeze.thaw_epoch > 0:
+                thaw(self.module)
+            train_loss, lr = self._train_epoch()
+        evaluation = self.evaluate(self.validation)
+        if len(self.validation) and not math.isfinite(evaluation.loss):
+            raise TrialError(self._diverged("validation loss", evaluation.loss))
+        self.course.epoch_ended(evaluation.loss)
+        self._remember(evaluation)
+        row = Epoch(
+            fold=self.fold,
+            epoch=self.epoch,
+            train_loss=train_loss,
+            val_loss=evaluation.loss,
+            score=evaluation.scores.get(self.material.metric, math.nan),
+            lr=lr,
+            seconds=time.perf_counter() - started,
+        )
+        self.epoch += 1
+        return row
+
+    def evaluate(self, rows: np.ndarray) -> Evaluation:
+        """Judge the network on `rows` as they are, without augmentation. (0,) rows give NaN and no scores."""
+        if len(rows) == 0:
+            return Evaluation(math.nan, {}, np.empty((0, self.material.task.outputs), np.float32))
+        self.module.eval()
+        outputs, loss = [], 0.0
+        with torch.inference_mode():
+            for start in range(0, len(rows), self.plan.evaluation_batch):
+                part = rows[start : start + self.plan.evaluation_batch]
+                targets = self.material.task.targets(self.material.labels[part])
+                output = self._forward(self.material.images[part])
+                loss += self.criterion(output, self._tensor(targets)).item() * len(part)
+                outputs.append(self.material.task.decode(output).cpu().numpy())
+        decoded = np.concatenate(outputs)
+        scores = self.material.task.scores(self.material.labels[rows], decoded)
+        return Evaluation(loss / len(rows), scores, decoded)
+
+    def restore_best(self) -> None:
+        """Put the weights of the best epoch back."""
+        if self._best_state is not None:
+            self.module.load_state_dict(self._best_state)
+
+    def result(self) -> FoldResult:
+        """What the fold gave, at its best epoch."""
+        assert self.best is not None, "result() before the first epoch"
+        return FoldResult(
+            fold=self.fold,
+            best_epoch=self.best_epoch,
+            scores=self.best.scores,
+            indices=self.validation,
+            probabilities=self.best.decoded,
+        )
+
+    def _build(self) -> Network:
+        config = self.config
+        return build_network(
+            config.model,
+            config.freeze,
+            config.dropout,
+            classes=self.material.task.outputs,
+            channels=config.preprocess.channels,
+            weights=self.material.weights,
+        )
+
+    def _train_epoch(self) -> tuple[float, float]:
+        self.module.train()
+        strata = self.material.task.strata(self.material.labels[self.training])
+        order = epoch_order(self.training, strata, self.config.imbalance, self.rng)
+        parts = list(portions(order, self.plan.batch))
+        total, lr = 0.0, 0.0
+        for step, part in enumerate(parts):
+            lr = self.course.set(self.epoch + step / len(parts))
+            total += self._step(part) * len(part)
+        return total / sum(map(len, parts)), lr
+
+    def _step(self, part: np.ndarray) -> float:
+        targets = self.material.task.targets(self.material.labels[part])
+        images, targets = self.augmenter(self.material.images[part], targets, self.rng)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for start in range(0, len(part), self.plan.micro_batch):
+            piece = slice(start, start + self.plan.micro_batch)
+            outputs = self._forward(images[piece])
+            wanted = self._tensor(targets[piece])
+            every = outputs if isinstance(outputs, tuple) else (outputs,)
+            loss = self.criterion(every[0], wanted)
+            for output in every[1:]:
+                loss = loss + _AUXILIARY_WEIGHT * self.criterion(output, wanted)
+            share = len(wanted) / len(part)
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+            total += loss.item() * share
+        if not math.isfinite(total):
+            raise TrialError(self._diverged("training loss", total))
+        self.optimizer.step()
+        return total
+
+    def _forward(self, images: np.ndarray) -> Any:
+        """The head's output; with auxiliary heads, while training, a tuple that begins with it."""
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.plan.device)
+        # (N, H, W, C) seen as (N, C, H, W) is channels-last already: nothing is copied.
+        inputs = pixels.permute(0, 3, 1, 2).float().mul_(self._scale).add_(self._shift)
+        device_type = torch.device(self.plan.device).type
+        low = self.plan.precision == "bfloat16"
+        with torch.autocast(device_type, dtype=torch.bfloat16, enabled=low):
+            return self.module(inputs)
+
+    def _diverged(self, what: str, value: float) -> str:
+        return f"diverged: the {what} became {value} in fold {self.fold + 1}, epoch {self.epoch + 1}"
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.plan.device)
+
+    def _remember(self, evaluation: Evaluation) -> None:
+        train = self.config.train
+        if train.patience == 0 or not evaluation.scores:
+            self.best_epoch, self.best = self.epoch, evaluation
+            return
+        value = -evaluation.loss if train.monitor == "loss" else evaluation.scores[self.material.metric]
+        if self.best is None or value > self._best_value:
+            self.best_epoch, self.best, self._best_value = self.epoch, evaluation, value
+            self._best_state = {key: tensor.clone() for key, tensor in self.module.state_dict().items()}
+
+    @contextlib.contextmanager
+    def _own_random_state(self) -> Iterator[None]:
+        devices = list(range(torch.cuda.device_count()))
+        with torch.random.fork_rng(devices=devices):
+            torch.set_rng_state(self._torch_state)
+            if devices:
+                if self._cuda_state is None:
+                    torch.cuda.manual_seed(torch.initial_seed())
+                else:
+                    torch.cuda.set_rng_state(self._cuda_state)
+            yield
+            self._torch_state = torch.get_rng_state()
+            if devices:
+                self._cuda_state = torch.cuda.get_rng_state()
+
+
+def _normalisation(network: Network, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factor and summand (1, C, 1, 1) that turn uint8 pixels into what the network was made for."""
+    mean = torch.tensor(network.mean, device=device).view(1, -1, 1, 1)
+    std = torch.tensor(network.std, device=device).view(1, -1, 1, 1)
+    return 1 / (255 * std), -mean / std

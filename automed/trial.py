@@ -1,0 +1,137 @@
+"""One trial, start to end: a configuration, the images and the folds in, a `TrialResult` out.
+
+This is the main path, and with `child.py`, which runs it in a process of its own, the only door to torch.
+A study's folder holds all that its trials share (`write_job`), a trial's folder what came of it
+(`write_result`).
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from automed.config import TrialConfig
+from automed.data.folds import Folds, read_folds, write_folds
+from automed.data.images import load_images
+from automed.data.manifest import Manifest
+from automed.models.weights import weight_source
+from automed.result import Epoch, TrialResult
+from automed.tasks.classify import Classify
+from automed.train.crossval import Reporter, cross_validate
+from automed.train.learner import Learner, Material
+from automed.train.plan import make_plan
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every trial of a study shares, beside the images and the folds."""
+
+    metric: str
+    weights: str | None = None
+
+
+def write_job(folder: Path, *, manifest: Manifest, folds: Folds, job: Job) -> None:
+    """Write into a study's folder all that a trial needs besides its configuration."""
+    manifest.write(folder / "data.json")
+    write_folds(folds, manifest, folder / "folds.csv")
+    (folder / "job.json").write_bytes(msgspec.json.format(msgspec.json.encode(job)))
+
+
+@functools.lru_cache(maxsize=1)
+def open_job(study: Path) -> tuple[Manifest, Folds, Job]:
+    """What `write_job` wrote; kept, since a child runs many trials of one study."""
+    manifest = Manifest.read(study / "data.json")
+    folds = read_folds(study / "folds.csv", manifest)
+    return manifest, folds, msgspec.json.decode((study / "job.json").read_bytes(), type=Job)
+
+
+def load_material(study: Path, config: TrialConfig) -> Material:
+    """The images as `config` wants them, and what is asked of them."""
+    manifest, _, job = open_job(study)
+    return Material(
+        images=load_images(manifest, config.preprocess, config.model.image_size),
+        labels=manifest.labels,
+        task=Classify(outputs=len(manifest.classes)),
+        weights=weight_source(job.weights),
+        metric=job.metric,
+    )
+
+
+def run_trial(config: TrialConfig, study: Path, reporter: Reporter, *, seed: int, number: int) -> TrialResult:
+    """Cross-validate one configuration on the pinned folds of a study.
+
+    Raises:
+        TrialError: the configuration cannot be trained.
+        UserError: something every trial needs is missing, such as a weight file.
+    """
+    _, folds, _ = open_job(study)
+    return cross_validate(
+        config,
+        load_material(study, config),
+        [folds.split(fold) for fold in range(folds.count)],
+        reporter,
+        seed=(seed, number),
+        plan=make_plan(config.train.batch),
+    )
+
+
+def refit(
+    config: TrialConfig, study: Path, on_epoch: Callable[[Epoch], bool], *,
+    seed: int, number: int, epochs: int,
+) -> tuple[Learner, np.ndarray]:  # fmt: skip
+    """Train on every image of the search, with nothing held back to stop on.
+
+    Args:
+        config: the winner.
+        study: the study's folder.
+        on_epoch: is told of every epoch; True stops.
+        seed: the study's.
+        number: the trial's.
+        epochs: how many of `train.epochs` to train: where the folds found their best.
+
+    Returns:
+        The learner, and probabilities (m, classes) for the held-out images, in the manifest's order.
+    """
+    manifest, folds, _ = open_job(study)
+    learner = Learner(
+        config, load_material(study, config),
+        training=manifest.search, validation=np.empty(0, np.int64),
+        fold=folds.count, seed=(seed, number, folds.count), plan=make_plan(config.train.batch),
+    )  # fmt: skip
+    while learner.epoch < epochs:
+        if on_epoch(learner.advance()):
+            break
+    return learner, learner.evaluate(manifest.test).decoded
+
+
+def write_result(folder: Path, result: TrialResult) -> dict[str, Any]:
+    """Keep the curve (CSV), the out-of-fold probabilities (npz) and the scores (JSON), which are returned."""
+    with (folder / "curve.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=Epoch.__dataclass_fields__)
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in result.curve)
+    if result.folds:
+        np.savez_compressed(
+            folder / "out_of_fold.npz",
+            index=np.concatenate([fold.indices for fold in result.folds]),
+            fold=np.concatenate([np.full(len(fold.indices), fold.fold) for fold in result.folds]),
+            probability=np.concatenate([fold.probabilities for fold in result.folds]),
+        )
+    summary = {
+        "pruned": result.pruned,
+        "score": result.score,
+        "fold_scores": result.fold_scores,
+        "scores": result.mean_scores,
+        "best_epochs": [fold.best_epoch for fold in result.folds],
+        "seconds": result.seconds,
+        "peak_memory": result.peak_memory,
+        "plan": result.plan,
+    }
+    (folder / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary)))
+    return summary
