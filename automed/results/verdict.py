@@ -1,0 +1,106 @@
+"""The winner and its scores, each with the number of images behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from automed.data.manifest import Manifest
+from automed.settings import Scalar
+from automed.tasks.metrics import confusion, score_classes
+
+
+class Scored(msgspec.Struct, frozen=True, kw_only=True):
+    """Every metric on one set of images. `confusion` rows are true classes, columns predicted ones.
+
+    `spread` is the standard deviation over the folds, with one degree of freedom taken; empty where there
+    are no folds. `recall` is one value a class, None for a class without an image.
+    """
+
+    name: str
+    images: int
+    scores: dict[str, float | None]
+    spread: dict[str, float | None]
+    confusion: list[list[int]]
+    recall: list[float | None]
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What a search came to. `epochs` is how long the refitted model was trained."""
+
+    study: str
+    trial: int
+    metric: str
+    classes: list[str]
+    fold_scores: list[float]
+    config: dict[str, Scalar]
+    cross_validated: Scored
+    held_out: list[Scored]
+    epochs: int | None = None
+    note: str = ""
+
+    def write(self, file: Path) -> None:
+        """Write as JSON."""
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(self)))
+
+    @classmethod
+    def read(cls, file: Path) -> Verdict:
+        """Read what `write` wrote."""
+        return msgspec.json.decode(file.read_bytes(), type=cls)
+
+
+def score_out_of_fold(manifest: Manifest, trial: Path) -> Scored:
+    """The cross-validated scores of a finished trial: each metric's mean and spread over the folds.
+
+    The confusion matrix counts every image of the search once, from the fold that had not seen it.
+    """
+    with np.load(trial / "out_of_fold.npz", allow_pickle=False) as kept:
+        index, fold, probability = kept["index"], kept["fold"], kept["probability"]
+    labels = manifest.labels[index]
+    folds = [score_classes(labels[fold == k], probability[fold == k]) for k in np.unique(fold)]
+    spread = {
+        name: float(np.std([one[name] for one in folds], ddof=1)) if len(folds) > 1 else None
+        for name in folds[0]
+    }
+    scores = {name: float(np.mean([one[name] for one in folds])) for name in folds[0]}
+    return _scored("cross-validated", labels, probability, scores, spread)
+
+
+def score_held_out(manifest: Manifest, index: np.ndarray, probability: np.ndarray) -> list[Scored]:
+    """Scores on the held-out images `index` (m,), and again without those that the search has seen.
+
+    A picture that also stands in the search data says nothing about unseen patients.
+    """
+    labels = manifest.labels[index]
+    name = f"held out ({manifest.test_split})"
+    scored = [_scored(name, labels, probability, dict(score_classes(labels, probability)), {})]
+    unseen = ~np.isin(index, manifest.leaked)
+    if not unseen.all() and unseen.any():
+        scores = dict(score_classes(labels[unseen], probability[unseen]))
+        gone = int((~unseen).sum())
+        scored.append(
+            _scored(
+                f"{name}, less {gone} copies of searched images",
+                labels[unseen], probability[unseen], scores, {},
+            )
+        )  # fmt: skip
+    return scored
+
+
+def _scored(
+    name: str, labels: np.ndarray, probability: np.ndarray,
+    scores: dict[str, Any], spread: dict[str, float | None],
+) -> Scored:  # fmt: skip
+    counts = confusion(labels, probability)
+    totals = counts.sum(axis=1)
+    return Scored(
+        name=name,
+        images=len(labels),
+        scores={key: None if np.isnan(value) else value for key, value in scores.items()},
+        spread=spread,
+        confusion=counts.tolist(),
+        recall=[float(counts[k, k] / total) if total else None for k, total in enumerate(totals)],
+    )
