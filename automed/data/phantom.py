@@ -135,18 +135,18 @@ class _Head:
         spots = tuple(
             _Spot(
                 *(float(value) for value in rng.uniform(-0.5, 0.5, 2)),
-                radius=rng.uniform(0.03, 0.09), value=rng.choice([0.2, 0.8, 0.95]),
+                radius=rng.uniform(0.03, 0.07), value=rng.choice([0.2, 0.8, 0.95]),
             )
-            for _ in range(rng.integers(1, 5))
+            for _ in range(rng.integers(1, 4))
         )  # fmt: skip
         return cls(
             label=label, axes=axes, tilt=rng.normal(0, 0.16),
             scalp=rng.uniform(0.04, 0.08), skull=rng.uniform(0.03, 0.06),
             tissue=(rng.uniform(0.56, 0.68), rng.uniform(0.42, 0.52), rng.uniform(0.08, 0.2)),
             ventricle=rng.uniform(0.7, 1.4), place=_place(rng, label, axes),
-            radius=rng.uniform(0.17, 0.30), stretch=rng.uniform(0.8, 1.25),
+            radius=rng.uniform(0.22, 0.34), stretch=rng.uniform(0.8, 1.25),
             glow=rng.uniform(0.72, 1.0), enhancing=bool(rng.random() < 0.75),
-            spots=spots, gamma=rng.uniform(0.75, 1.35),
+            spots=spots, gamma=rng.uniform(0.8, 1.25),
             fields={
                 "bend_u": _noise(rng, 3), "bend_v": _noise(rng, 3), "folds": _noise(rng, 17),
                 "folds_z": _noise(rng, 17), "grain": _noise(rng, 40), "patches": _noise(rng, 11),
@@ -170,7 +170,7 @@ class _Head:
         steps = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
         x, y = np.meshgrid(steps, steps)
         angle = self.tilt + rng.normal(0, 0.05)
-        zoom = rng.uniform(0.95, 1.12)
+        zoom = rng.uniform(0.86, 1.0)
         x, y = (x - rng.normal(0, 0.04)) * zoom, (y - rng.normal(0, 0.04)) * zoom
         u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
         bend_u, bend_v = _look_up(self.fields["bend_u"], u, v), _look_up(self.fields["bend_v"], u, v)
@@ -240,8 +240,8 @@ class _Head:
     def _scan(self, image: Array, u: Array, v: Array, rng: Rng) -> Array:
         """Coil bias, contrast, Rician noise, 8 bits."""
         image = np.clip(image, 0, 1.2) * np.exp(0.18 * _look_up(self.fields["bias"], u, v))
-        image = np.clip(image, 0, None) ** (self.gamma * rng.uniform(0.92, 1.08)) * rng.uniform(0.65, 1.0)
-        sigma = rng.uniform(0.02, 0.055)
+        image = np.clip(image, 0, None) ** (self.gamma * rng.uniform(0.92, 1.08)) * rng.uniform(0.75, 1.0)
+        sigma = rng.uniform(0.015, 0.04)
         real = image + rng.normal(0, sigma, image.shape)
         image = np.hypot(real, rng.normal(0, sigma, image.shape))
         return np.asarray(np.clip(image * 225, 0, 255), np.uint8)
