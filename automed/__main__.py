@@ -1,0 +1,5 @@
+"""`python -m automed`."""
+
+from automed.cli import main
+
+main()

@@ -1,0 +1,187 @@
+"""What you type. One function a command; each imports its room inside its body, so that help is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from automed import __version__
+from automed.errors import AutomedError
+
+app = typer.Typer(
+    name="automed",
+    help="Turn a folder of medical images into a defensible model.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Space = Annotated[
+    str | None,
+    typer.Option(help="A space file, or the name of a shipped one (brain, brain_cpu, phantom, minimal)."),
+]
+DataPath = Annotated[Path | None, typer.Option(help="A folder of images, a CSV or an npz file.")]
+Studies = Annotated[Path, typer.Option(help="The folder that holds the studies.", envvar="AUTOMED_STUDIES")]
+Storage = Annotated[
+    str | None,
+    typer.Option(help="A database URL instead of studies/NAME/study.db.", envvar="AUTOMED_STORAGE"),
+]
+Named = Annotated[str | None, typer.Argument(help="The study; may be left out where there is only one.")]
+
+_STUDIES = Path("studies")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"automed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def search(
+    space: Space = None,
+    data: DataPath = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Finished trials in the study, in total; run again to go on.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that train: by default one a GPU, or one a core.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The study's name, instead of the file's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The study's seed, instead of the file's.")] = None,
+    fork: Annotated[
+        str | None, typer.Option(help="Begin a new study of this name with the best of the old one.")
+    ] = None,
+    storage: Storage = None,
+    studies: Studies = _STUDIES,
+) -> None:
+    """Search for the best model; without --space, on a synthetic set that is drawn on the spot."""
+    from automed.search import Wish, run_search
+
+    run_search(
+        Wish(
+            space=space, data=data, trials=trials, workers=workers, name=name, seed=seed, fork=fork,
+            storage=storage, studies=studies,
+        )
+    )  # fmt: skip
+
+
+@app.command()
+def check(file: Annotated[str, typer.Argument(help="A space file, or the name of a shipped one.")]) -> None:
+    """Show a space file as a table, or every fault in it."""
+    from automed.space.table import print_table
+    from automed.study.experiment import find_space, read_experiment
+
+    print_table(read_experiment(find_space(file)))
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(help="A folder of images, a CSV or an npz file.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where to write; default: NAME.yaml.")
+    ] = None,
+    gpu: Annotated[
+        bool | None, typer.Option("--gpu/--cpu", help="Size the space for a GPU or for processor cores.")
+    ] = None,
+) -> None:
+    """Look at a data set and write a commented space file that fits it."""
+    from automed.study.draft import write_draft
+
+    typer.echo(write_draft(data, out, gpu=gpu))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a space file, for editors."""
+    from automed.study.experiment import schema_text
+
+    typer.echo(schema_text())
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    patients: Annotated[int | None, typer.Option(min=8, help="How many patients.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another set.")] = 0,
+) -> None:
+    """Draw a synthetic brain-MRI set: four classes, several slices a patient."""
+    from automed.data.phantom import draw_phantom
+
+    chosen = {} if patients is None else {"patients": patients}
+    typer.echo(f"wrote {draw_phantom(out, seed=seed, **chosen)}")
+
+
+@app.command()
+def status(
+    study: Named = None,
+    markdown: Annotated[bool, typer.Option(help="As a page of markdown, with the table of trials.")] = False,
+    storage: Storage = None,
+    studies: Studies = _STUDIES,
+) -> None:
+    """Show how far a study is and what it has found, at any time."""
+    from automed.results.status import show_status
+
+    show_status(studies, study, storage=storage, markdown=markdown)
+
+
+@app.command()
+def dashboard(
+    study: Named = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Anyone who reaches this address can delete the study.")
+    ] = "127.0.0.1",
+    storage: Storage = None,
+    studies: Studies = _STUDIES,
+) -> None:
+    """Open optuna-dashboard on a study, reachable from this machine only."""
+    from automed.results.dashboard import serve_dashboard
+
+    serve_dashboard(studies, study, storage=storage, host=host, port=port)
+
+
+def main() -> None:
+    """The entry point: no traceback reaches a user."""
+    try:
+        app()
+    except AutomedError as error:
+        typer.echo(f"automed: {error}" if error.exit_code != 2 else str(error), err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("automed: stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has seen enough.
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        typer.echo(f"automed: {_note_crash(error)}", err=True)
+        sys.exit(1)
+
+
+def _note_crash(error: Exception) -> str:
+    """Keep the traceback in a file and say in one line what happened and where it stands."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="automed-", suffix=".log", delete=False) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return f"internal error: {type(error).__name__}: {error} (traceback in {file.name})"
+
+
+if __name__ == "__main__":
+    main()
