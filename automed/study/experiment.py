@@ -1,0 +1,123 @@
+"""One YAML file: what is searched, on which images, and how."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import msgspec
+
+from automed.config import TrialConfig
+from automed.data.settings import Data
+from automed.errors import SpaceError, nearest
+from automed.settings import Scalar, setting
+from automed.space.read import Complaint, read_file
+from automed.space.sample import SearchSpace
+
+Metric = Literal["macro_f1", "accuracy", "balanced_accuracy", "auroc", "mcc"]
+
+
+class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the search goes. Not searched itself."""
+
+    name: Annotated[str, setting("the folder of the study below studies/")]
+    folds: Annotated[int, setting("parts of the cross-validation", ge=2, le=100)] = 5
+    seed: Annotated[int, setting("where all chance of the study comes from", ge=0, le=2**32 - 1)] = 0
+    metric: Annotated[Metric, setting("what is maximised, on average over the folds")] = "macro_f1"
+    trials: Annotated[int, setting("how many trials the study has in the end", ge=1, le=1_000_000)] = 50
+    sampler: Annotated[Literal["tpe", "random"], setting("learns from earlier trials, or does not")] = "tpe"
+    pruner: Annotated[
+        Literal["kfold", "none"], setting("stops trials that fall behind, or lets all of them finish")
+    ] = "kfold"
+
+
+class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where pretrained weights come from."""
+
+    path: Annotated[
+        str | None, setting("a folder of weight files named after models; else $AUTOMED_WEIGHTS or the hub")
+    ] = None
+
+
+SECTIONS: dict[str, type[msgspec.Struct]] = {"study": Study, "data": Data, "weights": Weights}
+"""The sections beside `space:` and `start_from:`."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A file without a fault. `text` is what stands in it, comments and all."""
+
+    file: Path
+    text: str
+    study: Study
+    data: Data
+    weights: Weights
+    space: SearchSpace
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read one file.
+
+    Raises:
+        SpaceError: with every fault there is.
+    """
+    read = read_file(path, sections=SECTIONS, space=TrialConfig, check=_check)
+    return Experiment(
+        file=path,
+        text=read.text,
+        study=cast("Study", read.sections["study"]),
+        data=cast("Data", read.sections["data"]),
+        weights=cast("Weights", read.sections["weights"]),
+        space=read.space,
+    )
+
+
+def _check(values: Mapping[str, Scalar | None]) -> Iterator[Complaint]:
+    """What the types of the sections cannot tell."""
+    name = str(values.get("study.name", "study"))
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        tame = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:100]
+        hint = "letters, digits, '-', '_' and '.', no folder" + (f"; such as {tame}" if tame else "")
+        yield Complaint("study.name", "study.name must be good as the name of a folder", hint)
+    column, pattern = values.get("data.group.column"), values.get("data.group.pattern")
+    if column is not None and pattern is not None:
+        yield Complaint("data.group.pattern", "data.group has both a column and a pattern", "keep one")
+    for place in ("data.group.column", "data.group.pattern"):
+        if place in values and column is None and pattern is None:
+            yield Complaint(
+                place, "data.group names neither a column nor a pattern", "or write 'group: none'"
+            )
+    if pattern is not None:
+        yield from _check_pattern(str(pattern))
+
+
+def _check_pattern(pattern: str) -> Iterator[Complaint]:
+    try:
+        groups = re.compile(pattern).groups
+    except (re.error, OverflowError, RecursionError) as error:
+        yield Complaint("data.group.pattern", f"data.group.pattern is no regular expression: {error}")
+        return
+    if groups == 0:
+        hint = "put the part that names the patient in brackets, such as (P[0-9]+)_"
+        yield Complaint("data.group.pattern", "data.group.pattern has no group", hint)
+
+
+def shipped(name: str) -> Path:
+    """The file of a space that comes with automed, by its name without `.yaml`.
+
+    Raises:
+        SpaceError: there is none of that name.
+    """
+    here = Path(__file__).resolve()
+    folders = (here.parents[1] / "search_spaces", here.parents[2] / "search_spaces")
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    names = sorted(file.stem for file in folder.glob("*.yaml"))
+    if name not in names:
+        close = nearest(name, names)
+        raise SpaceError(
+            f"no search space called '{name}' comes with automed" + (f"; {close}" if close else "")
+        )
+    return folder / f"{name}.yaml"
