@@ -95,7 +95,7 @@ def _inside(depth: Array, width: float = 0.015) -> Array:
 
 
 def _blend(image: Array, value: Array | float, share: Array) -> Array:
-    return image + (value - image) * share
+    return np.asarray(image + (value - image) * share)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class _Head:
         axes = (rng.uniform(0.64, 0.76), rng.uniform(0.80, 0.92))
         spots = tuple(
             _Spot(
-                *(float(value) for value in rng.uniform(-0.5, 0.5, 2)),
+                u=rng.uniform(-0.5, 0.5), v=rng.uniform(-0.5, 0.5),
                 radius=rng.uniform(0.03, 0.07), value=rng.choice([0.2, 0.8, 0.95]),
             )
             for _ in range(rng.integers(1, 4))
@@ -201,7 +201,7 @@ class _Head:
 
     def _ventricles(self, image: Array, u: Array, v: Array, z: float) -> Array:
         """Two horns beside the midline and the grey nuclei around them, pushed aside by a lesion."""
-        white, grey, fluid = self.tissue
+        _white, grey, fluid = self.tissue
         large = self.ventricle * (1 + 0.35 * z)
         push = 0.0 if self.label == "no_tumor" else -0.05 * np.sign(self.place[0])
         side = np.abs(u - push * _inside(0.3 - np.abs(v), 0.1))
@@ -232,8 +232,8 @@ class _Head:
             distance = distance + 0.03 * outline
             image = _blend(image, fluid, 0.9 * _inside(1.14 - distance, 0.03) * brain)
             return _blend(image, self.glow, _inside(1 - distance, 0.03) * brain)
-        oval = np.minimum(distance * 1.15, np.hypot((u - self.place[0]) * 1.6, v - self.place[1] - 0.8 * radius)
-                          / (0.62 * radius))  # fmt: skip
+        stalk = np.hypot((u - self.place[0]) * 1.6, v - self.place[1] - 0.8 * radius) / (0.62 * radius)
+        oval = np.minimum(distance * 1.15, stalk)
         image = _blend(image, self.glow - 0.06, _inside(1 - oval, 0.05) * brain)
         return _blend(image, 0.5 * (self.glow + grey), 0.7 * _inside(0.45 - distance, 0.12) * brain)
 

@@ -1,0 +1,268 @@
+"""A folder, a CSV or an npz file -> a `Manifest`: every picture with its label, group and split, checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from automed.data.cache import replacing
+from automed.data.decode import BadPictureError, Facts, facts_of
+from automed.data.grouping import declared_groups, join
+from automed.data.npz import list_npz, npz_pixels
+from automed.data.scan import Progress, scan_files
+from automed.data.settings import Data
+from automed.data.sources import Listing, Row, list_csv, list_folder
+from automed.errors import DataError, Fault, StudyError, nearest
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture.
+
+    `path` is relative to the manifest's root ('train_images[12]' in an npz file), `label` a row of
+    `Manifest.classes`, `group` what the data's author declared, `digest` that of the decoded pixels.
+    """
+
+    path: str
+    label: int
+    group: str
+    split: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All pictures of a data set, in a fixed order. `source` is what was read: a folder or a file."""
+
+    source: Path
+    kind: Literal["folder", "csv", "npz"]
+    classes: tuple[str, ...]
+    items: tuple[Item, ...]
+    test_split: str
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def root(self) -> Path:
+        """The folder to which the paths of the items are relative."""
+        return self.source if self.kind == "folder" else self.source.parent
+
+    @cached_property
+    def _held_out(self) -> np.ndarray:
+        return np.array([item.split == self.test_split for item in self.items], bool)
+
+    @cached_property
+    def search(self) -> np.ndarray:
+        """The rows that the search may see, (n,)."""
+        return np.flatnonzero(~self._held_out)
+
+    @cached_property
+    def test(self) -> np.ndarray:
+        """The rows held out, (n,)."""
+        return np.flatnonzero(self._held_out)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """The class of every row, (n,)."""
+        return np.array([item.label for item in self.items], np.int64)
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """The group of every row, (n,): declared groups, joined where they share a picture."""
+        return join([item.group for item in self.items], [item.digest for item in self.items])
+
+    @cached_property
+    def copies(self) -> int:
+        """How many items repeat the pixels of another."""
+        return len(self.items) - len({item.digest for item in self.items})
+
+    @cached_property
+    def leaked(self) -> np.ndarray:
+        """The held-out rows whose pixels also stand in the search data, (n,)."""
+        seen = {self.items[row].digest for row in self.search}
+        return np.array([row for row in self.test if self.items[row].digest in seen], np.int64)
+
+    @cached_property
+    def content(self) -> str:
+        """A digest of the pictures in their order, whatever they are called."""
+        return _digest([item.digest for item in self.items])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of pictures, labels, groups and splits, wherever they lie."""
+        rows = zip(self.items, self.groups.tolist(), strict=True)
+        return _digest(
+            [list(self.classes), self.test_split]
+            + [[item.digest, item.label, group, item.split] for item, group in rows]
+        )
+
+    def write(self, file: Path) -> None:
+        """Write all of it as JSON, for `read`."""
+        tree: dict[str, Any] = {
+            "fingerprint": self.fingerprint, "source": str(self.source.resolve()), "kind": self.kind,
+            "classes": self.classes, "test_split": self.test_split, "skipped": self.skipped,
+            "items": self.items,
+        }  # fmt: skip
+        with replacing(file) as stream:
+            stream.write(msgspec.json.format(msgspec.json.encode(tree), indent=1))
+
+    @classmethod
+    def read(cls, file: Path) -> Manifest:
+        """Read what `write` wrote, without a look at the pictures.
+
+        Raises:
+            StudyError: the file is missing or damaged.
+        """
+        try:
+            tree = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+            fingerprint = tree.pop("fingerprint")
+            manifest = msgspec.convert(tree, cls, dec_hook=lambda kind, value: kind(value))
+        except (OSError, KeyError, msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise StudyError(Fault(f"the list of pictures cannot be read: {error}", file=str(file))) from None
+        if manifest.fingerprint != fingerprint:
+            raise StudyError(Fault("the list of pictures does not match its fingerprint", file=str(file)))
+        return manifest
+
+
+def _digest(tree: Any) -> str:
+    return hashlib.blake2b(msgspec.json.encode(tree), digest_size=16).hexdigest()
+
+
+def read_manifest(
+    settings: Data, path: Path, *, progress: Progress | None = None, folds: int = 0
+) -> Manifest:
+    """Read and check a data set; every picture is decoded once to know it by its pixels.
+
+    Args:
+        settings: what belongs together, what is held out, what is done about broken pictures.
+        path: a folder, a CSV or an npz file.
+        progress: hears of (pictures read, pictures in all).
+        folds: every class needs at least as many groups; 0: not asked.
+
+    Raises:
+        DataError: with everything that is wrong.
+    """
+    column = None if settings.group == "none" else settings.group.column
+    listing = open_source(path, column)
+    faults = listing.faults
+    test_split = _test_split(settings.test, listing, faults)
+    groups, wrong = declared_groups(listing, settings.group)
+    faults += wrong
+    facts = scan(listing, progress)
+
+    rows: list[tuple[Row, str, str]] = []
+    skipped = []
+    for row, group, found in zip(listing.rows, groups, facts, strict=True):
+        if not isinstance(found, str):
+            rows.append((row, group, found.digest))
+        elif settings.on_bad_image == "skip":
+            skipped.append(f"{row.path}: {found}")
+        else:
+            faults.append(_bad_picture(row, found, path))
+    counted = Counter(row.label for row, _, _ in rows if row.split != test_split)
+    faults += _class_faults(listing, counted, test_split)
+    classes = tuple(sorted(counted, key=_numbers_first))
+    items = tuple(
+        Item(row.path, classes.index(row.label), group, row.split, digest)
+        for row, group, digest in rows
+        if row.label in counted
+    )
+    manifest = Manifest(path, listing.kind, classes, items, test_split, tuple(skipped))
+    faults += _group_faults(manifest, folds)
+    if faults:
+        raise DataError(faults, str(path))
+    return manifest
+
+
+def open_source(path: Path, column: str | None = None) -> Listing:
+    """List what is in a folder, a CSV or an npz file.
+
+    Raises:
+        DataError: it is none of the three.
+    """
+    if path.is_dir():
+        return list_folder(path)
+    if not path.exists():
+        raise DataError(Fault("does not exist", file=str(path)))
+    if path.suffix.lower() == ".csv":
+        return list_csv(path, column)
+    if path.suffix.lower() == ".npz":
+        return list_npz(path)
+    raise DataError(Fault("is not a folder, a .csv or a .npz file", file=str(path)))
+
+
+def scan(listing: Listing, progress: Progress | None = None) -> list[Facts | str]:
+    """The facts of every row's picture, or why it cannot be used."""
+    if listing.kind != "npz":
+        return scan_files(listing.root, [row.path for row in listing.rows], progress)
+    found: list[Facts | str] = []
+    for row in listing.rows:
+        try:
+            pixels = npz_pixels(listing.arrays, row.path)
+            found.append(facts_of(pixels, "L" if pixels.ndim == 2 else "RGB"))
+        except BadPictureError as error:
+            found.append(str(error))
+    return found
+
+
+def _test_split(name: str, listing: Listing, faults: list[Fault]) -> str:
+    """The split that is held out, as the data spells it."""
+    splits = listing.splits
+    if name == "none" or name in splits or not splits:
+        return name
+    same = [split for split in splits if split.lower() == name.lower()]
+    if len(same) == 1:
+        return same[0]
+    hint = nearest(name, splits) or "there are " + ", ".join([*splits, "none"])
+    if splits == ["all"]:
+        hint = "this data has no splits: data.test must be none"
+    faults.append(Fault(f"data.test names the split '{name}', which is not there", hint=hint))
+    return name
+
+
+def _bad_picture(row: Row, reason: str, path: Path) -> Fault:
+    if row.line:
+        return Fault(f"'{row.path}' {reason}", file=path.name, line=row.line)
+    return Fault(reason, file=row.path)
+
+
+def _numbers_first(name: str) -> tuple[bool, int, str]:
+    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
+
+
+def _class_faults(listing: Listing, counted: Counter[str], test_split: str) -> list[Fault]:
+    if not listing.rows:
+        return []
+    faults = []
+    for label in sorted({row.label for row in listing.rows} - counted.keys()):
+        splits = {row.split for row in listing.rows if row.label == label}
+        if splits == {test_split}:
+            message = f"the label '{label}' is unknown to the search: it stands in {test_split} only"
+            faults.append(Fault(message, hint=nearest(label, sorted(counted))))
+        else:
+            faults.append(Fault(f"the class '{label}' has no picture that can be read"))
+    if len(counted) < 2:
+        names = ", ".join(counted) or "none"
+        faults.append(Fault(f"at least two classes are needed to search, found {len(counted)}: {names}"))
+    numbers = [int(label) for label in counted if listing.kind == "npz"]
+    for missing in sorted(set(range(max(numbers, default=0))) - set(numbers)):
+        faults.append(Fault(f"an empty class: no picture to search has the label {missing}"))
+    return faults
+
+
+def _group_faults(manifest: Manifest, folds: int) -> list[Fault]:
+    faults = []
+    groups = manifest.groups
+    for number, name in enumerate(manifest.classes):
+        rows = manifest.search[manifest.labels[manifest.search] == number]
+        count = len(set(groups[rows].tolist()))
+        if count < folds:
+            message = f"the class '{name}' has {count} groups (patients and copies), fewer than {folds} folds"
+            faults.append(Fault(message))
+    return faults
