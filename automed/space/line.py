@@ -30,10 +30,14 @@ class Clause:
 
 @dataclass(frozen=True)
 class Line:
-    """A setting as the file gives it. `knob` has no conditions yet: they are checked against other lines."""
+    """A setting as the file gives it.
+
+    `knob` has no conditions yet: they are checked against other lines. It is None where what is tried was
+    blamed; the conditions are checked all the same.
+    """
 
     setting: Setting
-    knob: Knob
+    knob: Knob | None
     clauses: tuple[Clause, ...]
     node: Node
 
@@ -90,14 +94,12 @@ def _type_hint(setting: Setting, value: Scalar) -> str:
     return ""
 
 
-def read_line(source: Source, setting: Setting, key: Node, node: Node) -> Line | None:
-    """A setting under `space:`; None after blaming what makes it unusable."""
+def read_line(source: Source, setting: Setting, key: Node, node: Node) -> Line:
+    """A setting under `space:`."""
     if isinstance(node, SequenceNode):
-        knob = _choices(source, setting, node)
-        return Line(setting, knob, (), key) if knob else None
+        return Line(setting, _choices(source, setting, node), (), key)
     if not isinstance(node, MappingNode):
-        value = read_value(source, setting, node)
-        return None if value is None else Line(setting, _knob(setting, choices=(value,)), (), key)
+        return Line(setting, _fixed(source, setting, node), (), key)
     before = len(source.faults)
     found = entries(source, node, setting.name)
     for name, (place, _) in found.items():
@@ -113,8 +115,12 @@ def read_line(source: Source, setting: Setting, key: Node, node: Node) -> Line |
         if name in ("when", "unless")
         for clause in _clauses(source, setting, value, negated=name == "unless")
     )
-    told = _tried(source, setting, node, found, quiet=wrong_keys)
-    return Line(setting, told, clauses, key) if told else None
+    return Line(setting, _tried(source, setting, node, found, quiet=wrong_keys), clauses, key)
+
+
+def _fixed(source: Source, setting: Setting, node: Node) -> Knob | None:
+    value = read_value(source, setting, node)
+    return None if value is None else _knob(setting, choices=(value,))
 
 
 def _shape_hint() -> str:
@@ -132,8 +138,7 @@ def _tried(
         source.blame(found[(shapes + ranged)[1]][0], f"{setting.name} has both {both}", _shape_hint())
         return None
     if "value" in found:
-        value = read_value(source, setting, found["value"][1])
-        return None if value is None else _knob(setting, choices=(value,))
+        return _fixed(source, setting, found["value"][1])
     if "choices" in found:
         return _choices(source, setting, found["choices"][1])
     if ranged:

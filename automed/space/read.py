@@ -104,9 +104,9 @@ class _Sections:
             for short, setting in inspect_settings(struct).items()
         }
         given: set[str] = set()
-        for setting, key, node in walk(self.source, entry[1], settings, name) if entry else ():
+        for setting, _, node in walk(self.source, entry[1], settings, name) if entry else ():
             given.add(setting.name)
-            self.places[setting.name] = key
+            self.places[setting.name] = node
             absent = setting.optional and is_null(node)
             union = any(other.startswith(setting.name + ".") for other in settings)
             value = None if absent else _section_value(self.source, setting, node, union=union)
@@ -183,23 +183,13 @@ def _unknown_hint(name: str, here: set[str], settings: Mapping[str, Setting]) ->
     if close:
         return close
     elsewhere = [full for full in settings if full.rpartition(".")[2] == name]
-    return (
-        f"{' and '.join(elsewhere)} {'are settings' if len(elsewhere) > 1 else 'is one'}" if elsewhere else ""
-    )
+    return f"there is {' and '.join(elsewhere)}" if elsewhere else ""
 
 
 def _read_space(source: Source, entry: tuple[Node, Node] | None, settings: Mapping[str, Setting]) -> Settled:
-    lines: dict[str, Line] = {}
-    broken: set[str] = set()
-    for setting, key, node in walk(source, entry[1], settings, "space", "") if entry else ():
-        line = read_line(source, setting, key, node)
-        if line is None:
-            broken.add(setting.name)
-        else:
-            lines[setting.name] = line
-    for setting in settings.values():
-        if setting.required and setting.name not in lines and setting.name not in broken:
-            place = entry[0] if entry else None
-            source.blame(place, f"{setting.name} is missing under space:", setting.about)
-            broken.add(setting.name)
-    return settle(source, lines, settings, frozenset(broken))
+    leaves = walk(source, entry[1], settings, "space", "") if entry else ()
+    lines = {setting.name: read_line(source, setting, key, node) for setting, key, node in leaves}
+    missing = frozenset(name for name, one in settings.items() if one.required and name not in lines)
+    for name in missing:
+        source.blame(entry[0] if entry else None, f"{name} is missing under space:", settings[name].about)
+    return settle(source, lines, settings, missing)

@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ruamel.yaml.nodes import Node
-
 from automed.errors import nearest
-from automed.settings import Needs, Scalar, Setting
+from automed.settings import Scalar, Setting
 from automed.space.knob import Condition, Knob, matches, word
 from automed.space.line import Clause, Line, fit
 from automed.space.source import Source, shown
@@ -17,7 +15,7 @@ from automed.space.source import Source, shown
 
 @dataclass(frozen=True)
 class Settled:
-    """What stands after all checks; `broken` are settings whose line was blamed, so nothing is known of them."""
+    """What stands after all checks; nothing is known of the settings in `broken`: they were blamed."""
 
     fixed: dict[str, Scalar]
     knobs: tuple[Knob, ...]
@@ -25,16 +23,17 @@ class Settled:
 
 
 def settle(
-    source: Source, lines: Mapping[str, Line], settings: Mapping[str, Setting], broken: frozenset[str]
+    source: Source, lines: Mapping[str, Line], settings: Mapping[str, Setting], missing: frozenset[str]
 ) -> Settled:
     """Check every condition, drop those that always hold, and put the knobs in order.
 
-    `broken` names the settings whose own line was blamed: nothing is said of what looks at them.
+    `missing` names settings that were blamed for having no line: nothing is said of what looks at them,
+    or at a line that was blamed.
     """
     order, circular = _order(source, lines, settings)
     fixed: dict[str, Scalar] = {}
     knobs: dict[str, Knob] = {}
-    unknown = broken | circular
+    unknown = missing | circular | {name for name, line in lines.items() if line.knob is None}
     for name in order:
         line = lines[name]
         if name in circular:
@@ -128,7 +127,7 @@ def _conditions(world: _World, line: Line) -> Knob | None:
         values = _clause_values(world, line, clause)
         if values:
             asked.append((clause, Condition(clause.name, values)))
-    if len(source.faults) > before or len(known) < len(line.clauses):
+    if line.knob is None or len(source.faults) > before or len(known) < len(line.clauses):
         return None
     knob = replace(
         line.knob,
@@ -177,12 +176,8 @@ def _effect(world: _World, line: Line, knob: Knob) -> Knob | None:
         if name in world.unknown:
             continue
         tests = _tests(knob, name)
-        extra = tuple(
-            value
-            for condition in (*knob.when, *knob.unless)
-            if condition.name == name
-            for value in condition.values
-        )
+        conditions = [item for item in (*knob.when, *knob.unless) if item.name == name]
+        extra = tuple(value for item in conditions for value in item.values)
         possible = world.possible(name, extra)
         passing = [value for value in possible if all(test(value) for test in tests)]
         if not passing:
@@ -198,12 +193,13 @@ def _effect(world: _World, line: Line, knob: Knob) -> Knob | None:
 
 
 def _tests(knob: Knob, name: str) -> list[Callable[[Any], bool]]:
-    tests: list[Callable[[Any], bool]] = [
-        condition.holds for condition in knob.when if condition.name == name
-    ]
-    for condition in knob.unless:
-        if condition.name == name:
-            tests.append(lambda value, condition=condition: not condition.holds(value))
+    """What must be true of the value of `name` for the knob to be asked."""
+
+    def outside(condition: Condition) -> Callable[[Any], bool]:
+        return lambda value: not condition.holds(value)
+
+    tests: list[Callable[[Any], bool]] = [item.holds for item in knob.when if item.name == name]
+    tests += [outside(item) for item in knob.unless if item.name == name]
     return tests + [need.met for need in knob.needs if need.name == name]
 
 
@@ -215,13 +211,9 @@ def _without_effect(
     need = next((need for need in knob.needs if need.name == name), None)
     if need is not None and not any(need.met(value) for value in possible):
         always = f"{name} is always {word(possible[0])}" if len(possible) == 1 else f"it needs {need.text()}"
-        _blame_need(world.source, line.node, f"{knob.name} has no effect: {always}", need)
+        hint = f"take the line out, or let it have {need.text()}"
+        world.source.blame(line.node, f"{knob.name} has no effect: {always}", hint)
     else:
-        world.source.blame(
-            line.node, f"{knob.name} is never asked: its conditions on {name} exclude each other"
-        )
+        message = f"{knob.name} is never asked: its conditions on {name} exclude each other"
+        world.source.blame(line.node, message)
     return None
-
-
-def _blame_need(source: Source, node: Node, message: str, need: Needs) -> None:
-    source.blame(node, message, f"take the line out, or let it have {need.text()}")

@@ -90,7 +90,7 @@ def compose(source: Source) -> Node | None:
         SpaceError: the text is not YAML.
     """
     yaml = YAML(typ="safe", pure=True)
-    yaml.version = (1, 2)  # type: ignore[assignment]  # ruamel's annotation leaves out the tuple it documents
+    yaml.version = (1, 2)
     try:
         root: Node | None = yaml.compose(source.text)
     except ReaderError as error:
@@ -140,7 +140,7 @@ def scalar(node: Node) -> Scalar | None:
         ValueError: it is a list or a mapping, has a tag of its own, or is no finite number.
     """
     if not isinstance(node, ScalarNode):
-        raise ValueError("a list" if isinstance(node, SequenceNode) else "a mapping")  # noqa: TRY004
+        raise ValueError("a list" if isinstance(node, SequenceNode) else "a mapping")
     text = str(node.value)
     tag = str(node.tag)
     if tag == _TAG + "null":
@@ -196,12 +196,8 @@ def entries(source: Source, node: Node, label: str) -> dict[str, tuple[Node, Nod
 
 def shown(value: Scalar | None) -> str:
     """A value inside a message: words in quotes, cut when long, without control characters."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = text if len(text) <= 60 else text[:57] + "..."
     if isinstance(value, str):
-        text = value if len(value) <= 60 else value[:57] + "..."
         return f"'{text}'" if text.isprintable() else ascii(text)
-    text = {True: "true", False: "false", None: "nothing"}[value] if not _number(value) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return text

@@ -13,9 +13,11 @@ import msgspec
 from automed.config import TrialConfig
 from automed.data.settings import Data
 from automed.errors import SpaceError, nearest
-from automed.settings import Scalar, setting
+from automed.settings import Scalar, inspect_settings, setting
 from automed.space.read import Complaint, read_file
 from automed.space.sample import SearchSpace
+from automed.space.schema import file_schema
+from automed.space.table import print_table
 
 Metric = Literal["macro_f1", "accuracy", "balanced_accuracy", "auroc", "mcc"]
 
@@ -103,6 +105,23 @@ def _check_pattern(pattern: str) -> Iterator[Complaint]:
     if groups == 0:
         hint = "put the part that names the patient in brackets, such as (P[0-9]+)_"
         yield Complaint("data.group.pattern", "data.group.pattern has no group", hint)
+
+
+def schema_text() -> str:
+    """The JSON schema of a file, for editors."""
+    schema = file_schema(SECTIONS, TrialConfig)
+    return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode()
+
+
+def print_experiment(experiment: Experiment) -> None:
+    """Show the file as a table on standard output, with the count of its knobs."""
+    print_table(experiment.space, inspect_settings(TrialConfig))
+
+
+def find_space(name: str) -> Path:
+    """A file by its path; or, where there is none and the word has no suffix, the shipped one of that name."""
+    path = Path(name)
+    return path if path.suffix or path.is_file() or len(path.parts) > 1 else shipped(name)
 
 
 def shipped(name: str) -> Path:
