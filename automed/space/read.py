@@ -12,7 +12,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from automed.errors import nearest
 from automed.settings import Scalar, Setting, inspect_settings
-from automed.space.line import Line, read_line, read_value
+from automed.space.line import read_line, read_value
 from automed.space.sample import SearchSpace
 from automed.space.settle import Settled, settle
 from automed.space.source import Source, compose, entries, is_null, open_source, shown

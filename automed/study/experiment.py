@@ -119,7 +119,7 @@ def print_experiment(experiment: Experiment) -> None:
 
 
 def find_space(name: str) -> Path:
-    """A file by its path; or, where there is none and the word has no suffix, the shipped one of that name."""
+    """A file by its path; a bare word that is no file names a shipped one."""
     path = Path(name)
     return path if path.suffix or path.is_file() or len(path.parts) > 1 else shipped(name)
 
