@@ -1,0 +1,103 @@
+"""The training process of a worker, at the end of a pipe (`automed.trial` is the other end).
+
+It is kept between trials, and it ends when its worker ends: its standard input closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import msgspec
+
+_PATIENCE = 5.0  # seconds a process gets to end by itself once its input is closed
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that happened, as a worker's inbox holds it.
+
+    `what` is `child` (an event, in `event`), `exit` (the process ended; `event` holds its `code`), `lost`
+    (the trial was taken away), `stop` (end after this epoch) or `quit` (end now). `sender` tells the
+    processes of one worker apart, so that a dead one's last words are not taken for the next one's.
+    """
+
+    what: str
+    event: dict[str, Any] = field(default_factory=dict)
+    sender: int = 0
+
+
+class Child:
+    """One process and the thread that listens to it."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, command: Sequence[str], inbox: queue.SimpleQueue[Note], log: IO[str]) -> None:
+        self.number = next(self._numbers)
+        self._inbox, self._log = inbox, log
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8"
+        )
+        self._listener = threading.Thread(target=self._listen, name="child", daemon=True)
+        self._listener.start()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def tell(self, **message: Any) -> None:
+        """Send one line. To a process that has ended it is lost; its `exit` note tells of that."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(msgspec.json.encode(message).decode() + "\n")
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            return
+
+    def end(self, *, now: bool = False) -> None:
+        """Close its input and wait until it has gone; `now` does not let it finish anything."""
+        if now:
+            self._process.kill()
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._listener.join()
+        self._process.stdout.close()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            event = _event(line)
+            if event is None:
+                # A library that prints must not be taken for the trial that speaks.
+                self._log.write(line)
+            else:
+                self._inbox.put(Note("child", event, self.number))
+        self._inbox.put(Note("exit", {"code": self._process.wait()}, self.number))
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        event = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def ending(code: int) -> str:
+    """How a process ended, in words."""
+    return f"the training process was killed by signal {-code}" if code < 0 else (
+        f"the training process ended with code {code}"
+    )  # fmt: skip

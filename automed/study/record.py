@@ -1,0 +1,244 @@
+"""The only place that writes and reads what a trial leaves in the database beside Optuna's own columns.
+
+User attributes of a trial (so that optuna-dashboard shows them):
+
+    lease        who runs it, and a counter that moves while it does
+    shape        [epochs a fold, folds]               both also read by the pruner, which says
+    fold_scores  the final score of each fold so far  what they mean
+    config       the whole configuration, by dotted names
+    result       metrics, seconds, peak memory, plan; or why it ended
+    origin       of a retry: the first attempt's number; with `retries`, the deaths so far
+    source       of an enqueued trial: `start_from 1`, `fork 2`
+
+A trial that died is tried again as a new Optuna trial. Here both are one: its number is the first attempt's,
+which is also the number of its folder and of its random state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from automed.settings import Scalar
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
+
+LEASE, CONFIG, RESULT, ORIGIN, RETRIES, SOURCE = "lease", "config", "result", "origin", "retries", "source"
+SHAPE, FOLD_SCORES = "shape", "fold_scores"  # as automed.study.pruner, which is imported by workers only
+
+State = Literal["waiting", "running", "complete", "pruned", "failed"]
+_STATES: Mapping[str, State] = {
+    "WAITING": "waiting", "RUNNING": "running", "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed",
+}  # fmt: skip
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """Who runs a trial. `host` names the machine, its boot and its process space; `beat` counts up."""
+
+    worker: str
+    host: str
+    pid: int
+    born: float
+    beat: int = 0
+
+
+class Result(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a trial ended. `seconds` are of training; `peak_memory` is in bytes.
+
+    `fault` is the kind of what went wrong: memory, diverged, broken or died; `reason` tells it in one line.
+    """
+
+    scores: dict[str, float] = {}
+    seconds: float = 0.0
+    peak_memory: int = 0
+    plan: dict[str, Any] = {}
+    fault: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial as people see it, whatever the number of attempts.
+
+    `config` holds every setting by dotted name, `params` only what was searched. `score` is the mean over
+    folds of a complete trial; `latest` the last epoch's. `curve` holds (fold, epoch, score), from 0.
+    """
+
+    number: int
+    state: State
+    params: dict[str, Scalar]
+    config: dict[str, Scalar]
+    score: float | None
+    fold_scores: tuple[float, ...]
+    curve: tuple[tuple[int, int, float], ...] = field(repr=False)
+    epochs: int
+    folds: int
+    result: Result
+    worker: str
+    source: str
+    attempts: int
+    start: datetime | None
+    finish: datetime | None
+
+    @property
+    def fold(self) -> int:
+        """The fold of the last report; 0 before the first."""
+        return self.curve[-1][0] if self.curve else 0
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs of that fold were reported."""
+        return self.curve[-1][1] + 1 if self.curve else 0
+
+    @property
+    def latest(self) -> float | None:
+        """The last score reported."""
+        return self.curve[-1][2] if self.curve else None
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The mean over folds of every metric."""
+        return self.result.scores
+
+    @property
+    def seconds(self) -> float:
+        """How long it trained; by the clock of the database where the trial did not live to tell."""
+        if self.result.seconds or self.start is None or self.finish is None:
+            return self.result.seconds
+        return (self.finish - self.start).total_seconds()
+
+    @property
+    def reason(self) -> str:
+        """Why it was pruned or failed, in one line; empty for a complete trial."""
+        return self.result.reason
+
+    @property
+    def folder(self) -> str:
+        """Its folder's name under `trials/`."""
+        return folder_name(self.number)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Trials by state. `failed` counts attempts that died or were handed back, each with a retry."""
+
+    complete: int = 0
+    pruned: int = 0
+    running: int = 0
+    waiting: int = 0
+    failed: int = 0
+
+    @property
+    def done(self) -> int:
+        """What counts towards `--trials`."""
+        return self.complete + self.pruned
+
+
+def folder_name(number: int) -> str:
+    """The name of a trial's folder."""
+    return f"{number:05d}"
+
+
+def write(storage: RDBStorage, trial_id: int, key: str, value: Any) -> None:
+    """Set one attribute of a running trial.
+
+    Raises:
+        optuna.exceptions.UpdateFinishedTrialError: the trial is no longer running.
+    """
+    storage.set_trial_user_attr(trial_id, key, msgspec.to_builtins(value))
+
+
+def origin(trial: FrozenTrial) -> int:
+    """The number of the first attempt at this trial."""
+    return int(trial.user_attrs.get(ORIGIN, trial.number))
+
+
+def retries(trial: FrozenTrial) -> int:
+    """How many attempts before this one died."""
+    return int(trial.user_attrs.get(RETRIES, 0))
+
+
+def lease(trial: FrozenTrial) -> Lease | None:
+    """Who runs it; None when it died before it was leased."""
+    held = trial.user_attrs.get(LEASE)
+    return None if held is None else msgspec.convert(held, Lease)
+
+
+def result(trial: FrozenTrial) -> Result:
+    """How it ended; an empty `Result` while it runs."""
+    return msgspec.convert(trial.user_attrs.get(RESULT, {}), Result)
+
+
+def drawn(trial: FrozenTrial) -> dict[str, Scalar]:
+    """The values given to it or drawn so far, by dotted name."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
+def enqueue(study: optuna.Study, values: Mapping[str, Scalar], **attributes: Any) -> None:
+    """Put a trial with these values in the queue; to be called under the study's lock."""
+    study.enqueue_trial(dict(values), user_attrs=attributes)
+
+
+def counts(study: optuna.Study) -> Counts:
+    """How many trials there are in each state."""
+    return count(study.get_trials(deepcopy=False))
+
+
+def count(trials: Iterable[FrozenTrial]) -> Counts:
+    """How many of these trials are in each state."""
+    tally = dict.fromkeys(_STATES.values(), 0)
+    for trial in trials:
+        tally[_STATES[trial.state.name]] += 1
+    return Counts(**tally)
+
+
+def records(study: optuna.Study) -> list[TrialRecord]:
+    """Every trial, by number; the attempts at one are told as one."""
+    attempts: dict[int, list[FrozenTrial]] = {}
+    for trial in study.get_trials(deepcopy=False):
+        attempts.setdefault(origin(trial), []).append(trial)
+    return [_record(number, tried) for number, tried in sorted(attempts.items())]
+
+
+def best(study: optuna.Study) -> TrialRecord | None:
+    """The complete trial with the highest score, the earlier of two equals; None before the first."""
+    return best_of(records(study))
+
+
+def best_of(found: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The complete one with the highest score, the earlier of two equals."""
+    complete = [one for one in found if one.state == "complete" and one.score is not None]
+    return max(complete, key=lambda one: (one.score, -one.number), default=None)
+
+
+def _record(number: int, tried: Sequence[FrozenTrial]) -> TrialRecord:
+    last = tried[-1]
+    epochs, folds = last.user_attrs.get(SHAPE, (0, 0))
+    held = lease(last)
+    state = _STATES[last.state.name]
+    return TrialRecord(
+        number=number,
+        state=state,
+        params=dict(last.params),
+        config=dict(last.user_attrs.get(CONFIG, {})),
+        score=last.value if state == "complete" else None,
+        fold_scores=tuple(last.user_attrs.get(FOLD_SCORES, ())),
+        curve=tuple(
+            (*divmod(step, epochs), value) for step, value in sorted(last.intermediate_values.items())
+        ),
+        epochs=epochs,
+        folds=folds,
+        result=result(last),
+        worker=held.worker if held else "",
+        source=str(last.user_attrs.get(SOURCE, "")),
+        attempts=len(tried),
+        start=last.datetime_start,
+        finish=last.datetime_complete,
+    )
