@@ -12,8 +12,9 @@ It never sees the database. It reads one JSON line a request and writes one JSON
     -> {"event": "epoch", ...}                                            <- {"go": true}
     -> {"event": "done"}
 
-    <- {"do": "check", "study": FOLDER, "models": [[NAME, IMAGE_SIZE, CHANNELS, PRETRAINED], ...]}
-    -> {"event": "done"}        or   {"event": "fault", "kind": "broken", "reason": "..."}
+    <- {"do": "check", "networks": [[NAME, IMAGE_SIZE, CHANNELS, PRETRAINED], ...], "classes": 4, "weights": null}
+    -> {"event": "network", "tried": 1, "faults": []} ...
+    -> {"event": "done"}
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ def _config(trial: Path) -> TrialConfig:
     return msgspec.json.decode((trial / "config.json").read_bytes(), type=TrialConfig)
 
 
-def _train(line: Line, study: Path, request: dict[str, Any]) -> dict[str, Any]:
-    trial = Path(request["trial"])
+def _train(line: Line, request: dict[str, Any]) -> dict[str, Any]:
+    study, trial = Path(request["study"]), Path(request["trial"])
     config = _config(trial)
     _, folds, job = open_job(study)
     remote = _Remote(line, epochs=config.train.epochs, folds=folds.count, metric=job.metric)
@@ -97,8 +98,8 @@ def _train(line: Line, study: Path, request: dict[str, Any]) -> dict[str, Any]:
     return write_result(trial, result)
 
 
-def _refit(line: Line, study: Path, request: dict[str, Any]) -> dict[str, Any]:
-    out, epochs = Path(request["out"]), request["epochs"]
+def _refit(line: Line, request: dict[str, Any]) -> dict[str, Any]:
+    study, out, epochs = Path(request["study"]), Path(request["out"]), request["epochs"]
     manifest, folds, job = open_job(study)
     remote = _Remote(line, epochs=epochs, folds=folds.count, metric=job.metric)
     learner, probabilities = refit(
@@ -111,19 +112,20 @@ def _refit(line: Line, study: Path, request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _check(_: Line, study: Path, request: dict[str, Any]) -> dict[str, Any]:
-    manifest, _, job = open_job(study)
-    faults = []
-    for name, image_size, channels, pretrained in request["models"]:
+def _check(line: Line, request: dict[str, Any]) -> dict[str, Any]:
+    source = weight_source(request["weights"])
+    for tried, (name, image_size, channels, pretrained) in enumerate(request["networks"], 1):
+        faults = []
         try:
             check_network(
-                name, image_size=image_size, channels=channels, classes=len(manifest.classes),
-                pretrained=pretrained, weights=weight_source(job.weights),
+                name, image_size=image_size, channels=channels, classes=request["classes"],
+                pretrained=pretrained, weights=source,
             )  # fmt: skip
         except UserError as error:
-            faults += [fault.text() for fault in error.faults]
-    if faults:
-        raise UserError("\n".join(dict.fromkeys(faults)))
+            faults = [fault.text() for fault in error.faults]
+        except TrialError as error:
+            faults = [str(error)]
+        line.tell(event="network", tried=tried, faults=faults)
     return {}
 
 
@@ -133,7 +135,7 @@ _VERBS = {"train": _train, "refit": _refit, "check": _check}
 def answer(line: Line, request: dict[str, Any]) -> None:
     """Carry out one request and tell how it ended; the process stays usable after every fault."""
     try:
-        event = _VERBS[request["do"]](line, Path(request["study"]), request)
+        event = _VERBS[request["do"]](line, request)
         line.tell(event="done", **event)
     except (MemoryError, torch.OutOfMemoryError) as error:
         line.tell(event="fault", kind="memory", reason=f"out of memory: {error}"[:500])
@@ -141,7 +143,7 @@ def answer(line: Line, request: dict[str, Any]) -> None:
         kind = "diverged" if str(error).startswith("diverged") else "broken"
         line.tell(event="fault", kind=kind, reason=str(error))
     except UserError as error:
-        line.tell(event="fault", kind="input", reason="\n".join(f.text() for f in error.faults))
+        line.tell(event="fault", kind="broken", reason="; ".join(fault.text() for fault in error.faults))
     except Exception as error:
         traceback.print_exc()
         line.tell(event="fault", kind="broken", reason=f"{type(error).__name__}: {error}"[:500])

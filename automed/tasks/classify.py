@@ -21,7 +21,8 @@ class Classify:
 
     def targets(self, labels: np.ndarray) -> np.ndarray:
         """(n,) class numbers -> (n, classes) one-hot float32."""
-        return np.eye(self.outputs, dtype=np.float32)[labels]
+        onehot: np.ndarray = np.eye(self.outputs, dtype=np.float32)[labels]
+        return onehot
 
     def strata(self, labels: np.ndarray) -> np.ndarray:
         """The class itself."""

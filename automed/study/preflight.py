@@ -1,0 +1,91 @@
+"""Before trial 0: every network that the space can ask for is built once without memory, its weights found."""
+
+from __future__ import annotations
+
+import queue
+import random
+from collections.abc import Callable, Sequence
+from typing import IO
+
+from automed.errors import AutomedError, Fault, SpaceError
+from automed.settings import Scalar
+from automed.space.knob import Knob
+from automed.space.sample import SearchSpace, sample
+from automed.study.child import Child, Note, ending
+from automed.study.experiment import Experiment
+from automed.study.work import TRAIN
+
+_DRAWS = 4000
+_PARTS = ("model.name", "model.image_size", "preprocess.channels", "model.pretrained")
+
+
+def networks(space: SearchSpace, defaults: dict[str, Scalar]) -> list[tuple[Scalar, ...]]:
+    """Every (name, image size, channels, pretrained) that the space can draw, in a fixed order.
+
+    Found by drawing: conditions may hang on any other knob, and what four thousand draws do not show is
+    met by a trial, which then tells it as its own fault.
+    """
+    # Not for secrets: any fixed sequence does.
+    chance = random.Random(0)  # noqa: S311
+    found = set()
+    for start in ({}, *space.start_from):
+        for _ in range(_DRAWS if not start else 100):
+
+            def suggest(knob: Knob, start: dict[str, Scalar] = start) -> Scalar:
+                return start.get(knob.name, chance.choice(knob.candidates()))
+
+            drawn = {**defaults, **sample(space, suggest)}
+            found.add(tuple(drawn[part] for part in _PARTS))
+    return sorted(found, key=str)
+
+
+def preflight(
+    experiment: Experiment,
+    *,
+    classes: int,
+    log: IO[str],
+    on_network: Callable[[int, int], None] | None = None,
+    child: Sequence[str] = TRAIN,
+) -> None:
+    """Refuse a space that holds a network which cannot be built, or whose weights are missing.
+
+    Args:
+        experiment: the file.
+        classes: how many classes the data has.
+        log: takes what the process prints.
+        on_network: hears of (networks tried, networks in all).
+        child: the command that trains.
+
+    Raises:
+        SpaceError: with every network that can never work, and why.
+    """
+    from automed.config import TrialConfig
+    from automed.settings import inspect_settings
+
+    settings = inspect_settings(TrialConfig)
+    defaults = {name: settings[name].default for name in _PARTS if settings[name].default is not None}
+    wanted = networks(experiment.space, defaults)
+    inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
+    process = Child(child, inbox, log)
+    faults: list[Fault] = []
+    try:
+        process.tell(
+            do="check", classes=classes, weights=experiment.weights.path, networks=wanted,
+        )  # fmt: skip
+        while True:
+            note = inbox.get()
+            if note.what == "exit":
+                raise AutomedError(f"{ending(note.event['code'])} while it tried the networks; see its log")
+            event = note.event
+            if event["event"] == "network":
+                faults += [Fault(text, file=str(experiment.file)) for text in event["faults"]]
+                if on_network is not None:
+                    on_network(event["tried"], len(wanted))
+            elif event["event"] == "fault":
+                raise AutomedError(event["reason"])
+            else:
+                break
+    finally:
+        process.end(now=True)
+    if faults:
+        raise SpaceError(tuple(dict.fromkeys(faults)), str(experiment.file))
