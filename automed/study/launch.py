@@ -159,8 +159,8 @@ class _Watch:
 
     def look(self, *, stopping: bool) -> Snapshot:
         before = time.monotonic()
-        found = record.records(self._opened.study)
-        tally = record.counts(self._opened.study)
+        trials = self._opened.study.get_trials(deepcopy=False)
+        found, tally = record.records_of(trials), record.count(trials)
         running = sorted((one for one in found if one.state == "running"), key=lambda one: one.worker)
         now = time.monotonic()
         self._next = now + max(_LOOK, 20 * (now - before))

@@ -9,7 +9,6 @@ trials may change at any time.
 from __future__ import annotations
 
 import difflib
-import importlib.metadata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+import automed
 from automed.errors import Fault, StudyError
 from automed.settings import Scalar
 from automed.space.knob import Knob
@@ -242,7 +242,9 @@ def _job_writer(experiment: Experiment, manifest: Manifest, folds: Folds) -> Cal
 
 
 def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("automed", "optuna")}
+    import optuna
+
+    return {"automed": automed.__version__, "optuna": optuna.__version__}
 
 
 def _refuse_versions(pinned: dict[str, str], name: str) -> None:

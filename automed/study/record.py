@@ -201,8 +201,13 @@ def count(trials: Iterable[FrozenTrial]) -> Counts:
 
 def records(study: optuna.Study) -> list[TrialRecord]:
     """Every trial, by number; the attempts at one are told as one."""
+    return records_of(study.get_trials(deepcopy=False))
+
+
+def records_of(trials: Iterable[FrozenTrial]) -> list[TrialRecord]:
+    """The same of trials that were read before."""
     attempts: dict[int, list[FrozenTrial]] = {}
-    for trial in study.get_trials(deepcopy=False):
+    for trial in trials:
         attempts.setdefault(origin(trial), []).append(trial)
     return [_record(number, tried) for number, tried in sorted(attempts.items())]
 
