@@ -28,32 +28,56 @@ def _timm_root() -> Path:
 
 
 @functools.cache
-def _timm_sources() -> dict[str, str]:
-    """Architecture -> the text of the module that registers it."""
-    sources = {}
-    for file in sorted((_timm_root() / "models").glob("*.py")):
-        text = file.read_text(encoding="utf-8")
-        for match in re.finditer(r"@register_model\s+def (\w+)\(", text):
-            sources[match[1]] = text
-    return sources
+def _timm_modules() -> dict[str, str]:
+    """The text of each module of timm's models, by its name."""
+    files = sorted((_timm_root() / "models").glob("*.py"))
+    return {file.stem: file.read_text(encoding="utf-8") for file in files}
+
+
+@functools.cache
+def _timm_homes() -> dict[str, str]:
+    """Architecture -> the module that registers it."""
+    return {
+        match[1]: home
+        for home, text in _timm_modules().items()
+        for match in re.finditer(r"@register_model\s+def (\w+)\(", text)
+    }
 
 
 @functools.cache
 def model_names() -> frozenset[str]:
     """Every name that `model.name` may have, without timm's pretrained tags."""
-    return PLAIN | _timm_sources().keys()
+    return PLAIN | _timm_homes().keys()
 
 
 def has_drop_path(name: str) -> bool:
     """Whether a network has residual paths that stochastic depth can skip."""
-    return name not in PLAIN and "drop_path_rate" in _timm_sources().get(name, "")
+    return name not in PLAIN and name in _timm_homes() and _module_has_drop_path(_timm_homes()[name])
+
+
+@functools.cache
+def _module_has_drop_path(home: str) -> bool:
+    """Whether a module's networks take `drop_path_rate`: its own, or those it imports from another module."""
+    text = _timm_modules()[home]
+    if "drop_path_rate" in text:
+        return True
+    imports = re.findall(r"^from (?:timm\.models)?\.([a-z]\w*) import ([^#\n]+)", text, flags=re.MULTILINE)
+    for other, names in imports:
+        for imported in re.findall(r"\b[A-Z]\w+", names):
+            found = re.search(rf"^class {imported}\(.*?(?=^\S|\Z)", _timm_modules()[other], re.M | re.S)
+            # a mere block, such as HRNet takes from ResNet, knows no classes
+            if found and "num_classes" in found[0] and "drop_path_rate" in found[0]:
+                return True
+    return False
 
 
 @functools.cache
 def _optimizers() -> dict[str, str]:
     text = (_timm_root() / "optim" / "_optim_factory.py").read_text(encoding="utf-8")
     entries = re.findall(r"OptimInfo\(\s*name='(\w+)'(.*?)\n        \),", text, flags=re.DOTALL)
-    return {name: rest for name, rest in entries if not name.startswith(_NEEDS_OTHER_PACKAGES)}
+    found = {name: rest for name, rest in entries if not name.startswith(_NEEDS_OTHER_PACKAGES)}
+    aliases = re.findall(r"register_alias\('(\w+)', '(\w+)'\)", text)
+    return found | {alias: found[name] for alias, name in aliases}
 
 
 @functools.cache
