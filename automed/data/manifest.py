@@ -174,7 +174,7 @@ def read_manifest(
         if row.label in counted
     )
     manifest = Manifest(path, listing.kind, classes, items, test_split, tuple(skipped))
-    faults += _group_faults(manifest, folds)
+    faults += group_faults(manifest, folds)
     if faults:
         raise DataError(faults, str(path))
     return manifest
@@ -256,7 +256,8 @@ def _class_faults(listing: Listing, counted: Counter[str], test_split: str) -> l
     return faults
 
 
-def _group_faults(manifest: Manifest, folds: int) -> list[Fault]:
+def group_faults(manifest: Manifest, folds: int) -> list[Fault]:
+    """A fault for every class with fewer groups to search than folds."""
     faults = []
     groups = manifest.groups
     for number, name in enumerate(manifest.classes):

@@ -59,7 +59,7 @@ def scan_files(root: Path, paths: Sequence[str], progress: Progress | None = Non
             if progress and (done % 16 == 0 or done == len(paths)):
                 progress(done, len(paths))
     if any(memory.files.get(path) != entry for path, entry in fresh.items()):
-        _remember(memory_file, _Memory(files=fresh))
+        _remember(memory_file, _Memory(files=memory.files | fresh))
     return found
 
 
