@@ -12,7 +12,7 @@ It never sees the database. It reads one JSON line a request and writes one JSON
     -> {"event": "epoch", ...}                                            <- {"go": true}
     -> {"event": "done"}
 
-    <- {"do": "check", "networks": [[NAME, IMAGE_SIZE, CHANNELS, PRETRAINED], ...], "classes": 4, "weights": null}
+    <- {"do": "check", "networks": [[NAME, SIZE, CHANNELS, PRETRAINED], ...], "classes": 4, "weights": null}
     -> {"event": "network", "tried": 1, "faults": []} ...
     -> {"event": "done"}
 """

@@ -82,10 +82,9 @@ def search(
 @app.command()
 def check(file: Annotated[str, typer.Argument(help="A space file, or the name of a shipped one.")]) -> None:
     """Show a space file as a table, or every fault in it."""
-    from automed.space.table import print_table
-    from automed.study.experiment import find_space, read_experiment
+    from automed.study.experiment import find_space, print_experiment, read_experiment
 
-    print_table(read_experiment(find_space(file)))
+    print_experiment(read_experiment(find_space(file)))
 
 
 @app.command()
@@ -115,14 +114,13 @@ def schema() -> None:
 @app.command()
 def phantom(
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
-    patients: Annotated[int | None, typer.Option(min=8, help="How many patients.")] = None,
+    patients: Annotated[int, typer.Option(min=8, help="How many patients.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another set.")] = 0,
 ) -> None:
     """Draw a synthetic brain-MRI set: four classes, several slices a patient."""
     from automed.data.phantom import draw_phantom
 
-    chosen = {} if patients is None else {"patients": patients}
-    typer.echo(f"wrote {draw_phantom(out, seed=seed, **chosen)}")
+    typer.echo(f"wrote {draw_phantom(out, patients=patients, seed=seed)}")
 
 
 @app.command()

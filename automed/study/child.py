@@ -1,4 +1,4 @@
-"""The training process of a worker, at the end of a pipe (`automed.trial` is the other end).
+"""The training process of a worker, at the end of a pipe (`automed.child` is the other end).
 
 It is kept between trials, and it ends when its worker ends: its standard input closes.
 """
@@ -10,7 +10,7 @@ import itertools
 import queue
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -38,11 +38,15 @@ class Child:
 
     _numbers = itertools.count(1)
 
-    def __init__(self, command: Sequence[str], inbox: queue.SimpleQueue[Note], log: IO[str]) -> None:
+    def __init__(
+        self, command: Sequence[str], inbox: queue.SimpleQueue[Note], log: IO[str],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.number = next(self._numbers)
         self._inbox, self._log = inbox, log
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8"
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment,
+            text=True, encoding="utf-8",
         )
         self._listener = threading.Thread(target=self._listen, name="child", daemon=True)
         self._listener.start()

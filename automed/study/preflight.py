@@ -1,4 +1,4 @@
-"""Before trial 0: every network that the space can ask for is built once without memory, its weights found."""
+"""Before trial 0: every network of the space is built once without memory, and its weights found."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def preflight(
     from automed.settings import inspect_settings
 
     settings = inspect_settings(TrialConfig)
-    defaults = {name: settings[name].default for name in _PARTS if settings[name].default is not None}
+    defaults = {name: default for name in _PARTS if (default := settings[name].default) is not None}
     wanted = networks(experiment.space, defaults)
     inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
     process = Child(child, inbox, log)

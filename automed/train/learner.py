@@ -82,7 +82,7 @@ class Learner:
         self._cuda_state: torch.Tensor | None = None
         with self._own_random_state():
             self.network = self._build()
-        self.module = self.network.module.to(plan.device, memory_format=torch.channels_last)
+        self.module = self.network.module.to(plan.device).to(memory_format=torch.channels_last)
         self.optimizer = build_optimizer(self.module, config.optim, thaws=config.freeze.thaw_epoch > 0)
         self.course = Course(config.schedule, self.optimizer, config.optim.lr, config.train.epochs)
         self.augmenter = Augmenter(

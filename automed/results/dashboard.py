@@ -1,0 +1,48 @@
+"""optuna-dashboard on a study's database, for this machine only unless told otherwise."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import typer
+
+from automed.errors import StudyError
+from automed.results.status import find_study
+from automed.study.open import reopen_study
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Every refresh of the page would be a line."""
+
+
+def serve_dashboard(studies: Path, name: str | None, *, storage: str | None, host: str, port: int) -> None:
+    """Serve until Ctrl-C.
+
+    Raises:
+        StudyError: there is no such study, or the port is taken.
+    """
+    from optuna_dashboard import wsgi
+
+    opened = reopen_study(find_study(studies, name), storage=storage)
+    try:
+        server = make_server(host, port, wsgi(opened.study._storage), handler_class=_Quiet)
+    except (OSError, OverflowError) as error:
+        opened.close()
+        raise StudyError(f"cannot serve on {host}:{port}: {error}; try --port 0") from None
+    with server:
+        if not _is_loopback(host):
+            typer.echo(f"Anyone who reaches {host} can read and delete this study.", err=True)
+        address = f"http://{host}:{server.server_port}/dashboard/studies/{opened.study._study_id}"
+        typer.echo(f"'{opened.name}' at {address} (Ctrl-C ends it)")
+        server.serve_forever()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
+    except OSError:
+        return False

@@ -1,0 +1,110 @@
+"""The winner, refitted on everything the search may see, and judged on what it never saw."""
+
+from __future__ import annotations
+
+import queue
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from automed.data.manifest import Manifest
+from automed.errors import AutomedError
+from automed.results.verdict import Verdict, score_held_out, score_out_of_fold
+from automed.study.child import Child, Note, ending
+from automed.study.launch import environment, visible_gpus
+from automed.study.open import OpenStudy
+from automed.study.record import TrialRecord
+from automed.study.work import TRAIN
+
+OnEpoch = Callable[[int, int], None]
+"""Hears of (epochs trained, epochs in all)."""
+
+
+def verdict_file(folder: Path) -> Path:
+    """Where the verdict on a study stands."""
+    return folder / "winner" / "verdict.json"
+
+
+def judge(
+    opened: OpenStudy, winner: TrialRecord, *,
+    on_epoch: OnEpoch | None = None, child: Sequence[str] = TRAIN,
+) -> Verdict:  # fmt: skip
+    """Score the winner out of fold; where a test set is named, refit and score it there too.
+
+    A refit that was made before for the same winner is not made again.
+
+    Raises:
+        AutomedError: the refit could not be trained.
+    """
+    manifest = Manifest.read(opened.folder / "data.json")
+    trial = opened.folder / "trials" / winner.folder
+    file = verdict_file(opened.folder)
+    if file.exists() and (old := Verdict.read(file)).trial == winner.number:
+        return old
+    file.parent.mkdir(parents=True, exist_ok=True)
+    epochs = _epochs(trial, winner)
+    _refit(opened, winner, epochs, on_epoch, child)
+    held_out = []
+    if len(manifest.test):
+        with np.load(file.parent / "test.npz", allow_pickle=False) as kept:
+            held_out = score_held_out(manifest, kept["index"], kept["probability"])
+    verdict = Verdict(
+        study=opened.name,
+        trial=winner.number,
+        metric=opened.experiment.study.metric,
+        classes=list(manifest.classes),
+        fold_scores=list(winner.fold_scores),
+        config=winner.config,
+        cross_validated=score_out_of_fold(manifest, trial),
+        held_out=held_out,
+        epochs=epochs,
+    )
+    verdict.write(file)
+    return verdict
+
+
+def _epochs(trial: Path, winner: TrialRecord) -> int:
+    """How long to train: as the folds did; with early stopping, the median of where they were best."""
+    if not winner.config.get("train.patience"):
+        return winner.epochs
+    told = msgspec.json.decode((trial / "result.json").read_bytes(), type=dict[str, Any])
+    return round(statistics.median(told["best_epochs"])) + 1
+
+
+def _refit(
+    opened: OpenStudy, winner: TrialRecord, epochs: int, on_epoch: OnEpoch | None, command: Sequence[str]
+) -> None:
+    inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
+    log_file = opened.folder / "logs" / "refit.log"
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    # One process has the machine to itself.
+    threads = environment(0, 1, visible_gpus())
+    with log_file.open("a", encoding="utf-8") as log:
+        process = Child(command, inbox, log, environment=threads)
+        try:
+            process.tell(
+                do="refit", study=str(opened.folder), out=str(verdict_file(opened.folder).parent),
+                trial=str(opened.folder / "trials" / winner.folder),
+                seed=opened.experiment.study.seed, number=winner.number, epochs=epochs,
+            )  # fmt: skip
+            trained = 0
+            while not _ended(inbox.get(), log_file):
+                trained += 1
+                if on_epoch is not None:
+                    on_epoch(trained, epochs)
+                process.tell(go=True)
+        finally:
+            process.end(now=True)
+
+
+def _ended(note: Note, log: Path) -> bool:
+    event: dict[str, Any] = note.event
+    if note.what == "exit":
+        raise AutomedError(f"{ending(event['code'])} while it refitted the winner (see {log})")
+    if event["event"] == "fault":
+        raise AutomedError(f"the winner could not be refitted: {event['reason']} (see {log})")
+    return bool(event["event"] == "done")

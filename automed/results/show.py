@@ -1,0 +1,131 @@
+"""How a study is drawn in a terminal: the verdict, the trials, the search as it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from automed.config import TrialConfig
+from automed.result import METRICS
+from automed.results.verdict import Scored, Verdict
+from automed.settings import Scalar, inspect_settings
+from automed.space.knob import word
+from automed.study.launch import Snapshot
+from automed.study.record import TrialRecord
+
+
+def span(seconds: float) -> str:
+    """A length of time as people say it: 42 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def told(config: Mapping[str, Scalar]) -> list[tuple[str, str]]:
+    """The settings of a configuration that differ from their defaults, and the network's, in order."""
+    settings = inspect_settings(TrialConfig)
+    always = ("model.", "optim.lr", "optim.name", "train.epochs", "train.batch")
+    return [
+        (name, word(value))
+        for name, value in config.items()
+        if name.startswith(always) or value != settings[name].default
+    ]
+
+
+def live_view(name: str, shown: Snapshot) -> RenderableType:
+    """The search at one moment."""
+    head = Text.assemble(
+        (name, "bold"), f"  {shown.done} of {shown.total} trials done: {shown.complete} complete, ",
+        f"{shown.pruned} pruned, {len(shown.running)} running",
+        f", {shown.failed} tried again" if shown.failed else "",
+    )  # fmt: skip
+    left = "" if shown.seconds_left is None else f"about {span(shown.seconds_left)} left"
+    bar = Table.grid(padding=(0, 2))
+    bar.add_row(
+        ProgressBar(total=shown.total, completed=shown.done, width=40), f"{span(shown.elapsed)} here", left
+    )
+    parts: list[RenderableType] = [head, bar]
+    if shown.best is not None and shown.best.score is not None:
+        model = shown.best.config.get("model.name", "")
+        parts.append(
+            Text.assemble("best so far  ", (f"{shown.best.score:.4f}", "bold green"),
+                          f"  trial {shown.best.number}, {model}")
+        )  # fmt: skip
+    if shown.running:
+        parts.append(_workers(shown.running))
+    if shown.stopping:
+        parts.append(Text("stopping at the end of the running epochs; Ctrl-C again stops at once", "yellow"))
+    return Group(*parts)
+
+
+def _workers(running: Iterable[TrialRecord]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for title, justify in (
+        ("worker", "left"), ("trial", "right"), ("fold", "right"), ("epoch", "right"), ("score", "right"),
+        ("network", "left"),
+    ):  # fmt: skip
+        table.add_column(title, justify="right" if justify == "right" else "left")
+    for one in running:
+        begun = one.epochs > 0
+        table.add_row(
+            one.worker, str(one.number),
+            f"{one.fold + 1}/{one.folds}" if begun else "-",
+            f"{one.epoch}/{one.epochs}" if begun else "-",
+            "-" if one.latest is None else f"{one.latest:.4f}",
+            str(one.config.get("model.name", "")),
+        )  # fmt: skip
+    return table
+
+
+def print_verdict(verdict: Verdict, console: Console) -> None:
+    """The winner: its configuration, its scores with the images behind each, the confusion matrices."""
+    folds = "  ".join(f"{score:.4f}" for score in verdict.fold_scores)
+    console.print(Text.assemble(("Winner", "bold"), f": trial {verdict.trial} of '{verdict.study}'"))
+    config = Table.grid(padding=(0, 2))
+    for name, value in told(verdict.config):
+        config.add_row(Text("  " + name), Text(value, "cyan"))
+    console.print(config)
+    console.print(f"\n{verdict.metric} in each fold: {folds}")
+    console.print(_scores_table([verdict.cross_validated, *verdict.held_out], verdict.metric))
+    for scored in (verdict.cross_validated, *verdict.held_out[:1]):
+        console.print(_confusion_table(scored, verdict.classes))
+
+
+def value_text(scored: Scored, metric: str) -> str:
+    """One score, with its spread over the folds where there is one."""
+    value, spread = scored.scores[metric], scored.spread.get(metric)
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if spread is None else f"{value:.4f} ± {spread:.4f}"
+
+
+def _scores_table(rows: Iterable[Scored], metric: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for name in METRICS:
+        table.add_column(name, justify="right", style="bold" if name == metric else "")
+    table.add_column("images", justify="right")
+    for scored in rows:
+        table.add_row(scored.name, *(value_text(scored, name) for name in METRICS), f"{scored.images:,}")
+    return table
+
+
+def _confusion_table(scored: Scored, classes: list[str]) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, title=f"{scored.name}: true class (rows), predicted (columns)",
+        title_justify="left", title_style="",
+    )  # fmt: skip
+    table.add_column("")
+    for name in [*classes, "recall"]:
+        table.add_column(name, justify="right")
+    for row, (name, counts) in enumerate(zip(classes, scored.confusion, strict=True)):
+        recall = scored.recall[row]
+        cells = [Text(str(count), "bold green" if row == k else "") for k, count in enumerate(counts)]
+        table.add_row(name, *cells, "-" if recall is None else f"{recall:.2f}")
+    return table

@@ -1,0 +1,131 @@
+"""How far a study is and what it has found, at any time, on a screen or as a page of markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from automed.errors import StudyError, nearest
+from automed.result import METRICS
+from automed.results.judge import verdict_file
+from automed.results.show import print_verdict, span, told, value_text
+from automed.results.verdict import Scored, Verdict
+from automed.study import record
+from automed.study.open import OpenStudy, reopen_study
+from automed.study.record import TrialRecord
+
+
+def find_study(studies: Path, name: str | None) -> Path:
+    """The folder of a study by its name, or the only one there is.
+
+    Raises:
+        StudyError: there is none of that name, or more than one and no name.
+    """
+    there = sorted(file.parent.name for file in studies.glob("*/study.json"))
+    if name is None:
+        if len(there) == 1:
+            return studies / there[0]
+        found = f"which one? There are {', '.join(there)}" if there else f"there is no study in {studies}/"
+        raise StudyError(found)
+    if name not in there:
+        hint = nearest(name, there) or (f"there are {', '.join(there)}" if there else "")
+        raise StudyError(f"there is no study '{name}' in {studies}/" + (f"; {hint}" if hint else ""))
+    return studies / name
+
+
+def show_status(studies: Path, name: str | None, *, storage: str | None, markdown: bool) -> None:
+    """Print the state of a study and its trials; the verdict where there is one."""
+    opened = reopen_study(find_study(studies, name), storage=storage)
+    try:
+        trials = record.records(opened.study)
+    finally:
+        opened.close()
+    file = verdict_file(opened.folder)
+    verdict = Verdict.read(file) if file.exists() else None
+    console = Console(highlight=False)
+    if markdown:
+        console.print(Text(page(opened, trials, verdict)), soft_wrap=True)
+        return
+    console.print(Text(headline(opened.name, trials)))
+    console.print(_table(trials))
+    best = record.best_of(trials)
+    if verdict is not None and best is not None and verdict.trial == best.number:
+        print_verdict(verdict, console)
+
+
+def headline(name: str, trials: Sequence[TrialRecord]) -> str:
+    """How many trials are in which state, in one line."""
+    states = ("complete", "pruned", "running", "waiting")
+    counts = [f"{sum(one.state == state for one in trials)} {state}" for state in states]
+    trained = sum(one.seconds for one in trials)
+    return f"{name}: {', '.join(counts)}; {span(trained)} of training"
+
+
+def _cells(one: TrialRecord) -> list[str]:
+    folds = " ".join(f"{score:.3f}" for score in one.fold_scores)
+    score = "" if one.score is None else f"{one.score:.4f}"
+    at = f"fold {one.fold + 1}, epoch {one.epoch}" if one.state in ("running", "pruned") and one.curve else ""
+    knobs = [(key, value) for key, value in told(one.config) if key not in ("model.name", "model.image_size")]
+    settings = ", ".join(f"{key} {value}" for key, value in knobs)
+    size = one.config.get("model.image_size", "")
+    network = f"{one.config.get('model.name', '')} {size}".strip()
+    return [
+        str(one.number), one.state, score, folds, one.reason or at, span(one.seconds), network, settings,
+    ]  # fmt: skip
+
+
+_TITLES = ("trial", "state", "score", "folds", "ended at", "time", "network", "settings")
+
+
+def _table(trials: Sequence[TrialRecord]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    best = record.best_of(trials)
+    for title in _TITLES[:-1]:
+        table.add_column(title, justify="right" if title in ("trial", "score", "time") else "left")
+    for one in trials:
+        style = "bold green" if best is not None and one.number == best.number else ""
+        table.add_row(*(Text(cell) for cell in _cells(one)[:-1]), style=style)
+    return table
+
+
+def page(opened: OpenStudy, trials: Sequence[TrialRecord], verdict: Verdict | None) -> str:
+    """The study as markdown: its state, the winner's scores, every trial with its settings."""
+    lines = [f"# {opened.name}", "", headline(opened.name, trials) + ".", ""]
+    if verdict is not None:
+        lines += _verdict_lines(verdict)
+    lines += ["## Trials", "", *_grid(_TITLES, [_cells(one) for one in trials]), ""]
+    return "\n".join(lines)
+
+
+def _verdict_lines(verdict: Verdict) -> list[str]:
+    rows = [verdict.cross_validated, *verdict.held_out]
+    scores = [[one.name, *(value_text(one, name) for name in METRICS), str(one.images)] for one in rows]
+    folds = ", ".join(f"{score:.4f}" for score in verdict.fold_scores)
+    lines = [
+        "## Winner", "", f"Trial {verdict.trial}, chosen by {verdict.metric}; in each fold: {folds}.", "",
+        *_grid(("", *METRICS, "images"), scores), "",
+        *_grid(("setting", "value"), [list(pair) for pair in told(verdict.config)]), "",
+    ]  # fmt: skip
+    for scored in rows[:2]:
+        lines += [f"Confusion, {scored.name} (rows: true class):", ""]
+        lines += [*_grid(("", *verdict.classes, "recall"), _confusion(scored, verdict.classes)), ""]
+    return lines
+
+
+def _confusion(scored: Scored, classes: list[str]) -> list[list[str]]:
+    return [
+        [name, *map(str, counts), "-" if recall is None else f"{recall:.2f}"]
+        for name, counts, recall in zip(classes, scored.confusion, scored.recall, strict=True)
+    ]
+
+
+def _grid(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(titles), "|" + "---|" * len(titles), *map(line, rows)]

@@ -1,0 +1,193 @@
+"""The main job, step by step: file, images, folds, study, workers, verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from automed.data.folds import Folds, make_folds
+from automed.data.manifest import Manifest, read_manifest
+from automed.errors import AutomedError, Interrupted, SpaceError
+from automed.results.judge import judge
+from automed.results.show import live_view, print_verdict, span
+from automed.results.status import find_study
+from automed.results.verdict import Verdict
+from automed.study import record
+from automed.study.experiment import Experiment, find_space, read_experiment
+from automed.study.launch import Outcome, Snapshot, launch
+from automed.study.open import OpenStudy, open_study, reopen_study
+from automed.study.preflight import preflight
+
+_QUIET_EVERY = 30.0  # seconds between two lines where there is no screen to draw on
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for on the command line; None where the file decides."""
+
+    space: str | None = None
+    data: Path | None = None
+    trials: int | None = None
+    workers: int | None = None
+    name: str | None = None
+    seed: int | None = None
+    fork: str | None = None
+    storage: str | None = None
+    studies: Path = Path("studies")
+
+
+def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
+    """Search until the study has its trials, then judge the winner; None if no trial was completed.
+
+    Raises:
+        UserError: the file, the images or the study have to change; nothing was run.
+        Interrupted: Ctrl-C; the study stands, and the same command goes on with it.
+        AutomedError: the search could not go on.
+    """
+    console = console or Console(highlight=False)
+    experiment, old = _experiment(wish)
+    folder = wish.studies / experiment.study.name
+    manifest = _read_images(experiment, _data_path(experiment, wish), console)
+    folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
+    console.print(_describe(experiment, manifest, folds))
+    if not (folder / "study.json").exists():
+        _try_networks(experiment, manifest, console)
+    opened = open_study(
+        experiment, manifest, folds, folder=folder, storage=wish.storage, old=old
+    )  # fmt: skip
+    try:
+        trials = wish.trials or experiment.study.trials
+        outcome = _watch(opened, trials, wish.workers, console)
+        _refuse_unfinished(outcome, opened)
+        winner = outcome.snapshot.best
+        if winner is None:
+            console.print("No trial ran to its end, so there is no winner. `automed status` tells why.")
+            return None
+        verdict = _judge(opened, winner, console)
+    finally:
+        opened.close()
+    print_verdict(verdict, console)
+    console.print(f"All of it stands in {opened.folder}; see it with: automed dashboard {opened.name}")
+    return verdict
+
+
+def _experiment(wish: Wish) -> tuple[Experiment, list[record.TrialRecord]]:
+    """The file with what the command line changes in it; with --fork, the old study's trials too."""
+    experiment = read_experiment(find_space(wish.space or "phantom"))
+    changes = {key: value for key, value in (("name", wish.name), ("seed", wish.seed)) if value is not None}
+    experiment = replace(experiment, study=msgspec.structs.replace(experiment.study, **changes))
+    if wish.fork is None:
+        return experiment, []
+    old = reopen_study(find_study(wish.studies, experiment.study.name), storage=wish.storage)
+    try:
+        trials = record.records(old.study)
+    finally:
+        old.close()
+    if (wish.studies / wish.fork).exists():
+        raise SpaceError(f"--fork {wish.fork}: there is something in {wish.studies / wish.fork} already")
+    return replace(experiment, study=msgspec.structs.replace(experiment.study, name=wish.fork)), trials
+
+
+def _data_path(experiment: Experiment, wish: Wish) -> Path:
+    if wish.data is not None:
+        return wish.data
+    if experiment.data.path is not None:
+        return Path(experiment.data.path)
+    if wish.space is None:
+        from automed.data.phantom import draw_phantom
+
+        drawn = wish.studies / experiment.study.name / "images"
+        return drawn if drawn.exists() else draw_phantom(drawn)
+    raise SpaceError(f"{experiment.file} names no images: give them with --data, or as data.path")
+
+
+def _read_images(experiment: Experiment, path: Path, console: Console) -> Manifest:
+    with _progress(console, "reading pictures") as advance:
+        return read_manifest(experiment.data, path, progress=advance, folds=experiment.study.folds)
+
+
+def _describe(experiment: Experiment, manifest: Manifest, folds: Folds) -> str:
+    test = f", {len(manifest.test):,} held out ({manifest.test_split})" if len(manifest.test) else ""
+    lines = [
+        f"{len(manifest.search):,} pictures to search in {len(manifest.classes)} classes{test}; "
+        f"{folds.count} folds, {len(experiment.space.searched)} knobs"
+    ]
+    if manifest.copies:
+        lines.append(f"{manifest.copies:,} copies of other pictures: never on both sides of a fold")
+    if len(manifest.leaked):
+        lines.append(
+            f"{len(manifest.leaked):,} held-out pictures also stand in the search data: "
+            "the held-out score is told with and without them"
+        )
+    if manifest.skipped:
+        lines.append(f"left out, since they cannot be read ({len(manifest.skipped)}):")
+        lines += [f"  {one}" for one in manifest.skipped]
+    if experiment.data.group == "none":
+        lines.append("data.group is none: pictures of one patient may stand on both sides of a fold")
+    return "\n".join(lines)
+
+
+def _try_networks(experiment: Experiment, manifest: Manifest, console: Console) -> None:
+    with tempfile.TemporaryFile("w+") as log, _progress(console, "trying networks") as advance:
+        preflight(experiment, classes=len(manifest.classes), log=log, on_network=advance)
+
+
+def _watch(opened: OpenStudy, trials: int, workers: int | None, console: Console) -> Outcome:
+    """Run the workers under a live view, or with a line now and then where there is no terminal."""
+    if not console.is_terminal:
+        lines = _Lines(console)
+        return launch(opened, trials=trials, workers=workers, on_tick=lines.tick)
+    with Live(console=console, refresh_per_second=4) as live:
+        return launch(
+            opened, trials=trials, workers=workers,
+            on_tick=lambda shown: live.update(live_view(opened.name, shown)),
+        )  # fmt: skip
+
+
+class _Lines:
+    """The search as lines in a log: one when a trial ends, and one every half minute."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._done, self._told = console, -1, 0.0
+
+    def tick(self, shown: Snapshot) -> None:
+        if shown.done == self._done and shown.elapsed - self._told < _QUIET_EVERY:
+            return
+        self._done, self._told = shown.done, shown.elapsed
+        best = "" if shown.best is None else f"; best {shown.best.score:.4f} (trial {shown.best.number})"
+        left = "" if shown.seconds_left is None else f"; about {span(shown.seconds_left)} left"
+        at = ", ".join(f"trial {one.number} fold {one.fold + 1} epoch {one.epoch}" for one in shown.running)
+        self._console.print(
+            f"{span(shown.elapsed)}: {shown.done} of {shown.total} trials, {shown.pruned} pruned{best}"
+            f"{left}" + (f"; running: {at}" if at else ""), soft_wrap=True,
+        )  # fmt: skip
+
+
+def _refuse_unfinished(outcome: Outcome, opened: OpenStudy) -> None:
+    if outcome.halted:
+        raise AutomedError(f"the search was stopped: {outcome.halted}; logs are in {opened.folder / 'logs'}")
+    if outcome.interrupted:
+        left = outcome.snapshot.total - outcome.snapshot.done
+        raise Interrupted(f"stopped with {left} trials to go; the same command goes on from here")
+
+
+def _judge(opened: OpenStudy, winner: record.TrialRecord, console: Console) -> Verdict:
+    with _progress(console, f"refitting trial {winner.number} on all searched pictures") as advance:
+        return judge(opened, winner, on_epoch=advance)
+
+
+@contextlib.contextmanager
+def _progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that hears of (done, in all), and goes when it is full."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
