@@ -20,8 +20,8 @@ from automed.errors import TrialError
 class Stage:
     """A stretch of a network.
 
-    `modules` are the outermost modules all of whose weights and buffers lie in the stage, and `parameters`
-    its weights: names as in `named_modules` and `named_parameters`.
+    `name` is that of its first module; `modules` are the outermost modules all of whose weights and buffers
+    lie in the stage, and `parameters` its weights: names as in `named_modules` and `named_parameters`.
     """
 
     name: str
@@ -41,18 +41,18 @@ def classifiers_of(module: nn.Module, name: str) -> dict[str, nn.Linear | nn.Con
     """The layers that give the logits, by their names in `named_modules`.
 
     Most networks have one; distilled and auxiliary ones have more. Where timm calls a small network of its
-    own the classifier (CAFormer, LeViT), only its last layer is meant, as in timm's `default_cfg`.
+    own the classifier (CAFormer, LeViT), only what gives logits is meant, as in timm's `default_cfg`.
 
     Raises:
         TrialError: the network is no classifier.
     """
-    found = module.get_classifier() if hasattr(module, "get_classifier") else None
-    tops = found if isinstance(found, tuple | list) else [found]
-    last = []
-    for top in tops:
-        layers = [layer for layer in top.modules() if isinstance(layer, nn.Linear | nn.Conv2d)] if top else []
-        last += layers[-1:]
-    last += [aux.fc2 for aux in (getattr(module, "aux1", None), getattr(module, "aux2", None)) if aux]
+    net: Any = module
+    found = net.get_classifier() if hasattr(net, "get_classifier") else None
+    last: list[nn.Linear | nn.Conv2d] = []
+    for top in found if isinstance(found, tuple | list) else [found]:
+        inner = top.modules() if isinstance(top, nn.Module) else ()
+        layers = [layer for layer in inner if isinstance(layer, nn.Linear | nn.Conv2d)]
+        last += [layer for layer in layers if layer.weight.shape[0] == layers[-1].weight.shape[0]]
     if not last:
         raise TrialError(f"'{name}' is no classifier: it has no layer that gives logits")
     names = {id(layer): path for path, layer in module.named_modules()}
@@ -67,33 +67,39 @@ def anatomy_of(module: nn.Module, name: str) -> Anatomy:
         name: its name, for the message.
 
     Raises:
-        TrialError: the network is no classifier, or does not tell its stages.
+        TrialError: the network is no classifier.
     """
-    if not hasattr(module, "group_matcher"):
-        raise TrialError(f"'{name}' does not tell its stages (no group_matcher)")
     heads = tuple(f"{path}." for path in classifiers_of(module, name))
     learned = [path for path, _ in module.named_parameters()]
     state = chain(learned, (path for path, _ in module.named_buffers()))
-    stages = tuple(
-        Stage(
-            name=_common_name(group),
-            modules=_outermost(module, frozenset(group)),
-            parameters=tuple(path for path in learned if path in set(group)),
-        )
-        for group in _groups(module, [path for path in state if not path.startswith(heads)])
-    )
-    return Anatomy(stages, tuple(path for path in learned if path.startswith(heads)))
+    stages = []
+    for group in _groups(module, [path for path in state if not path.startswith(heads)]):
+        members = frozenset(group)
+        modules = _outermost(module, members)
+        parameters = tuple(path for path in learned if path in members)
+        stages.append(Stage((*modules, *parameters)[0], modules, parameters))
+    return Anatomy(tuple(stages), tuple(path for path in learned if path.startswith(heads)))
 
 
 _UNKNOWN = "?"  # a name that no network has: it lands among those that belong to no stage
 
 
 def _groups(module: nn.Module, names: list[str]) -> list[list[str]]:
-    """`names` by stage, from input to output; those of no stage stand at the end of the last."""
+    """`names` by stage, from input to output; those of no stage stand at the end of the last.
+
+    A network that does not tell its stages (PiT) is one stage.
+    """
     from timm.models._manipulate import group_with_matcher
 
+    if not hasattr(module, "group_matcher"):
+        return [names]
+    net: Any = module
+    try:
+        matcher = net.group_matcher(coarse=True)
+    except AssertionError:  # RDNet knows blocks only
+        matcher = net.group_matcher(coarse=False)
     probed = iter([(path, path) for path in [*names, _UNKNOWN]])
-    found: dict[int, list[str]] = group_with_matcher(probed, module.group_matcher(coarse=True))
+    found: dict[int, list[str]] = group_with_matcher(probed, matcher)
     groups = [found[place] for place in sorted(found)]
     rest = next(group for group in groups if _UNKNOWN in group)
     groups.remove(rest)
@@ -102,17 +108,6 @@ def _groups(module: nn.Module, names: list[str]) -> list[list[str]]:
         return [rest]
     groups[-1] += rest
     return groups
-
-
-def _common_name(paths: Iterable[str]) -> str:
-    """The longest dotted prefix of a stage's weights, or the first part of the first."""
-    split = [path.split(".")[:-1] for path in paths]
-    common = []
-    for parts in zip(*split, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
-    return ".".join(common) or (".".join(split[0][:1]) or "stem")
 
 
 def _outermost(module: nn.Module, names: frozenset[str]) -> tuple[str, ...]:
@@ -126,7 +121,7 @@ def _outermost(module: nn.Module, names: frozenset[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _state_names(module: nn.Module) -> Iterable[Any]:
+def _state_names(module: nn.Module) -> Iterable[str]:
     return chain(
         (name for name, _ in module.named_parameters()), (name for name, _ in module.named_buffers())
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from automed.errors import TrialError
 from automed.models.anatomy import Anatomy, anatomy_of, classifiers_of
 from automed.models.catalogue import PLAIN, has_drop_path
-from automed.models.dropout import place_dropout
+from automed.models.dropout import place_dropout, try_forward
 from automed.models.freeze import freeze_stages
 from automed.models.plain import build_plain
 from automed.models.settings import Dropout, Freeze, Model
@@ -71,10 +72,49 @@ def build_network(
     _draw_head(module, model.name)
     anatomy = anatomy_of(module, model.name)
     frozen = freeze_stages(module, anatomy, freeze.depth)
-    place_dropout(module, anatomy, dropout, name=model.name, channels=channels, image_size=model.image_size)
+    place_dropout(module, anatomy, dropout, name=model.name, images=(channels, model.image_size))
     if channels == 1:
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
     return Network(module, anatomy, mean, std, frozen)
+
+
+def check_network(
+    name: str, image_size: int, channels: int, classes: int, *, pretrained: bool, weights: WeightSource
+) -> None:
+    """Find out before trial 0 whether a network can take the images and has the weights it needs.
+
+    Without weights this is cheap: the network is built and asked on torch's meta device, which computes
+    shapes only. What fails there, and what needs weights, is built in earnest, as only that is certain;
+    weights from the hub are fetched into timm's cache by it.
+
+    Args:
+        name: a plain network, or one of timm's.
+        image_size: height and width in pixels.
+        channels: 1 or 3.
+        classes: how many logits it gives.
+        pretrained: whether it starts from pretrained weights.
+        weights: where these come from.
+
+    Raises:
+        WeightsError: the pretrained weights are missing, damaged or of another network.
+        TrialError: it is no classifier, or cannot take these images.
+    """
+
+    def attempt() -> None:
+        model = Model(name=name, image_size=image_size, pretrained=pretrained)
+        network = build_network(
+            model, Freeze(), Dropout(), classes=classes, channels=channels, weights=weights
+        )
+        try_forward(network.module, name, (channels, image_size))
+
+    if not pretrained:
+        try:
+            with torch.device("meta"):
+                attempt()
+            return
+        except (TrialError, RuntimeError, TypeError, ValueError):
+            pass  # some networks compute with values while they are built, which meta tensors have not
+    attempt()
 
 
 def _plain(model: Model, classes: int, channels: int, weights: WeightSource) -> _Fed:
@@ -121,7 +161,7 @@ def _options(name: str, image_size: int, channels: int, path_rate: float) -> dic
     return options
 
 
-def _create(name: str, options: dict[str, Any]) -> nn.Module:
+def _create(name: str, options: dict[str, Any]) -> Any:
     """A timm network with drawn weights.
 
     Raises:
@@ -130,7 +170,7 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
     import timm
 
     try:
-        return timm.create_model(name, **options)  # type: ignore[no-any-return]
+        return timm.create_model(name, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise TrialError(f"'{name}' cannot be built for these images: {_line(error)}") from error
 

@@ -57,7 +57,7 @@ class Place:
 
 
 def place_dropout(
-    module: nn.Module, anatomy: Anatomy, dropout: Dropout, *, name: str, channels: int, image_size: int
+    module: nn.Module, anatomy: Anatomy, dropout: Dropout, *, name: str, images: tuple[int, int]
 ) -> None:
     """Silence the network's own dropout and put ours where the settings say.
 
@@ -68,11 +68,11 @@ def place_dropout(
         anatomy: its stages.
         dropout: the settings.
         name: the network's name, for messages.
-        channels: how many the images have.
-        image_size: their height and width in pixels.
+        images: their channels, and their height and width in pixels.
 
     Raises:
-        TrialError: the network has no one path through its stages, so there is no place after a stage.
+        TrialError: the network cannot take the images, or has no one path through its stages, so that there
+            is no place after a stage.
     """
     for inner in module.modules():
         if isinstance(inner, nn.modules.dropout._DropoutNd):
@@ -85,14 +85,14 @@ def place_dropout(
         return
     count = len(anatomy.stages)
     last = count if dropout.placement == "all" else math.ceil(count / 3)
-    entrances = _entrances(module, anatomy, name, channels, image_size)
+    entrances = _entrances(module, anatomy, name, images)
     for stage, (entrance, axis) in list(zip(anatomy.stages, entrances, strict=False))[count - last :]:
         gate = module.get_submodule(stage.modules[-1]) if stage.modules else module
         entrance.register_forward_pre_hook(Place(dropout.rate, gate, axis))
 
 
 def _entrances(
-    module: nn.Module, anatomy: Anatomy, name: str, channels: int, image_size: int
+    module: nn.Module, anatomy: Anatomy, name: str, images: tuple[int, int]
 ) -> list[tuple[nn.Module, int]]:
     """Where each stage but the first begins, and the axis of the channels there, seen in a forward pass."""
     stage_of = {}
@@ -108,13 +108,9 @@ def _entrances(
 
     watched = [inner for inner in module.modules() if id(inner) in stage_of]
     handles = [inner.register_forward_pre_hook(watch) for inner in watched]
-    mode = module.training
     try:
-        module.eval()
-        with torch.no_grad():
-            module(torch.zeros(1, channels, image_size, image_size))
+        try_forward(module, name, images)
     finally:
-        module.train(mode)
         for handle in handles:
             handle.remove()
     if [number for number, _, _ in begun] != list(range(len(anatomy.stages))):
@@ -122,6 +118,32 @@ def _entrances(
             f"'{name}' has no single path through its stages: dropout.placement can only be head"
         )
     return [(inner, axis) for _, inner, axis in begun[1:]]
+
+
+def try_forward(module: nn.Module, name: str, images: tuple[int, int]) -> None:
+    """Ask a network for the logits of one black image; its mode stays what it is.
+
+    Args:
+        module: the network.
+        name: its name, for the message.
+        images: their channels, and their height and width in pixels.
+
+    Raises:
+        TrialError: it cannot take such images.
+    """
+    channels, size = images
+    mode = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            module(torch.zeros(1, channels, size, size))
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise TrialError(
+            f"'{name}' cannot take images of {size} px with {channels} channel{'s' * (channels > 1)}: {why}"
+        ) from error
+    finally:
+        module.train(mode)
 
 
 def _channel_axis(inputs: tuple[Any, ...]) -> int:

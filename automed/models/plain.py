@@ -67,14 +67,16 @@ class Plain(nn.Module):
         return lambda name: stages.get(".".join(name.split(".")[:2]), float("inf"))
 
 
-class GoogLeNet(TorchvisionGoogLeNet):
+class GoogLeNet(TorchvisionGoogLeNet):  # type: ignore[misc]
     """Szegedy et al., Going deeper with convolutions (2015), in torchvision's form with batch norm.
 
     In training the answer is (logits, aux1, aux2), each (N, classes). An auxiliary classifier is asked only
     where something below it learns; with a frozen trunk its loss could teach nothing.
     """
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
+    fc: nn.Linear
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Logits of images (N, C, H, W), with the auxiliary ones behind them in training."""
         x = self.maxpool1(self.conv1(x))
         x = self.maxpool2(self.conv3(self.conv2(x)))
@@ -89,9 +91,9 @@ class GoogLeNet(TorchvisionGoogLeNet):
         logits: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
         return (logits, *auxiliary) if auxiliary else logits
 
-    def get_classifier(self) -> nn.Module:
-        """The layer that gives the logits."""
-        return self.fc
+    def get_classifier(self) -> tuple[nn.Module, ...]:
+        """The layers that give the logits: the main one, then the auxiliary ones."""
+        return self.fc, self.aux1.fc2, self.aux2.fc2
 
     def reset_classifier(self, num_classes: int) -> None:
         """Put new classifiers, the auxiliary ones too, in the place of the old ones."""

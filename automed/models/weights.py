@@ -66,7 +66,7 @@ class WeightSource:
             )
         return None
 
-    def create(self, name: str, options: Mapping[str, Any]) -> nn.Module:
+    def create(self, name: str, options: Mapping[str, Any]) -> Any:
         """A timm network with pretrained weights and the classifier they came with, loaded strictly.
 
         timm fits the stem to the channels (the sum over colours for one channel) and position embeddings to
@@ -84,16 +84,17 @@ class WeightSource:
         file = self.find(name)
         if file is None:
             try:
-                return timm.create_model(name, pretrained=True, **options)  # type: ignore[no-any-return]
+                return timm.create_model(name, pretrained=True, **options)
             except Exception as error:
                 raise WeightsError(_unreachable(name, error)) from error
         # Inception's auxiliary classifier is not built
         state = {key: value for key, value in read_weights(file).items() if not key.startswith("AuxLogits.")}
         tag = _tag(file, name)
         config = timm.get_pretrained_cfg(f"{name}.{tag}" if tag else name)
-        overlay = {"state_dict": state, "num_classes": _classes(state, config and config.classifier)}
+        classifier = config.classifier if config is not None else None
+        overlay = {"state_dict": state, "num_classes": _classes(state, classifier)}
         try:
-            module: nn.Module = timm.create_model(
+            module: Any = timm.create_model(
                 name, pretrained=True, pretrained_cfg=tag, pretrained_cfg_overlay=overlay, **options
             )
         except (RuntimeError, KeyError, ValueError) as error:
