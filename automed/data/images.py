@@ -150,6 +150,6 @@ def _clahe(image: np.ndarray, limit: float) -> np.ndarray:
 
 def _enhance_edges(image: np.ndarray, strength: float) -> np.ndarray:
     """Add `strength` times the high-pass part: the picture less its blur over 1/64 of the longer side."""
-    sharp = image.astype(np.float32)
-    blurred = cv2.GaussianBlur(sharp, (0, 0), sigmaX=max(1.0, max(image.shape[:2]) / 64))
-    return np.clip(np.rint(sharp + strength * (sharp - blurred)), 0, 255).astype(np.uint8)
+    blurred = cv2.GaussianBlur(image, (0, 0), sigmaX=max(1.0, max(image.shape[:2]) / 64))
+    high = image.astype(np.float32) - blurred
+    return np.clip(np.rint(image + strength * high), 0, 255).astype(np.uint8)
