@@ -152,4 +152,4 @@ def _enhance_edges(image: np.ndarray, strength: float) -> np.ndarray:
     """Add `strength` times the high-pass part: the picture less its blur over 1/64 of the longer side."""
     blurred = cv2.GaussianBlur(image, (0, 0), sigmaX=max(1.0, max(image.shape[:2]) / 64))
     high = image.astype(np.float32) - blurred
-    return np.clip(np.rint(image + strength * high), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(image + strength * high), 0, 255), np.uint8)

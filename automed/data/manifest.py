@@ -150,7 +150,7 @@ def read_manifest(
     """
     column = None if settings.group == "none" else settings.group.column
     listing = open_source(path, column)
-    faults = listing.faults
+    faults = list(listing.faults)
     test_split = _test_split(settings.test, listing, faults)
     groups, wrong = declared_groups(listing, settings.group)
     faults += wrong
@@ -166,15 +166,17 @@ def read_manifest(
         else:
             faults.append(_bad_picture(row, found, path))
     counted = Counter(row.label for row, _, _ in rows if row.split != test_split)
-    faults += _class_faults(listing, counted, test_split)
-    classes = tuple(sorted(counted, key=_numbers_first))
+    if not listing.faults:  # else what is missing here would only repeat what is wrong there
+        faults += _class_faults(listing, counted, test_split)
+    classes = tuple(sorted(counted, key=numbers_first))
     items = tuple(
         Item(row.path, classes.index(row.label), group, row.split, digest)
         for row, group, digest in rows
         if row.label in counted
     )
     manifest = Manifest(path, listing.kind, classes, items, test_split, tuple(skipped))
-    faults += group_faults(manifest, folds)
+    if not faults:
+        faults += group_faults(manifest, folds)
     if faults:
         raise DataError(faults, str(path))
     return manifest
@@ -232,7 +234,7 @@ def _bad_picture(row: Row, reason: str, path: Path) -> Fault:
     return Fault(reason, file=row.path)
 
 
-def _numbers_first(name: str) -> tuple[bool, int, str]:
+def numbers_first(name: str) -> tuple[bool, int, str]:
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
 
 

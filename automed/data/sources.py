@@ -90,7 +90,7 @@ def _list_class(folder: Path, split: str, listing: Listing) -> None:
     listing.classes.add(folder.name)
     listing.rows += [Row(f"{place}/{name}", folder.name, split) for name in pictures]
     for inner in _subfolders(folder, listing.root, listing):
-        fault = "a folder inside a class folder: automed does not look into it"
+        fault = "automed does not look into a folder inside a class folder"
         listing.faults.append(Fault(fault, file=f"{place}/{inner.name}", hint="move its pictures up"))
     if not pictures:
         others = Counter(Path(name).suffix or name for name in _names(folder, files=True))
@@ -101,7 +101,8 @@ def _list_class(folder: Path, split: str, listing: Listing) -> None:
 
 def _refuse_loose(folder: Path, listing: Listing) -> None:
     if loose := _pictures(folder):
-        message = f"{len(loose)} pictures lie beside the class folders, so they have no class"
+        more = f" (and {len(loose) - 1} more)" if len(loose) > 1 else ""
+        message = f"a picture beside the class folders{more} has no class"
         place = (folder / loose[0]).relative_to(listing.root).as_posix()
         listing.faults.append(Fault(message, file=place))
 
