@@ -80,10 +80,10 @@ class Ledger:
             number = int(trial.user_attrs.get(record.ORIGIN, trial.number))
             return Claim("trial", trial, number)
 
-    def complete(self, trial: optuna.Trial, score: float, result: Result) -> None:
+    def complete(self, trial: optuna.Trial, score: float | None, result: Result) -> None:
         """Tell that every fold was trained; a score that is no number is told as pruned."""
-        if not math.isfinite(score):
-            self.prune(trial, Result(fault="diverged", reason=f"its score is {score}", plan=result.plan))
+        if score is None or not math.isfinite(score):
+            self.prune(trial, Result(fault="diverged", reason="its score is no number", plan=result.plan))
             return
         with self.lock.held(), self._unless_lost():
             record.write(self.storage, trial._trial_id, record.RESULT, result)

@@ -235,9 +235,7 @@ def _record(number: int, tried: Sequence[FrozenTrial]) -> TrialRecord:
         config=dict(last.user_attrs.get(CONFIG, {})),
         score=last.value if state == "complete" else None,
         fold_scores=tuple(last.user_attrs.get(FOLD_SCORES, ())),
-        curve=tuple(
-            (*divmod(step, epochs), value) for step, value in sorted(last.intermediate_values.items())
-        ),
+        curve=_curve(last, epochs),
         epochs=epochs,
         folds=folds,
         result=result(last),
@@ -247,3 +245,9 @@ def _record(number: int, tried: Sequence[FrozenTrial]) -> TrialRecord:
         start=last.datetime_start,
         finish=last.datetime_complete,
     )
+
+
+def _curve(trial: FrozenTrial, epochs: int) -> tuple[tuple[int, int, float], ...]:
+    if not epochs:
+        return ()
+    return tuple((*divmod(step, epochs), value) for step, value in sorted(trial.intermediate_values.items()))

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from automed.errors import AutomedError
+from automed.study import record
+from automed.study.launch import Snapshot, environment, launch, seconds_left
+from automed.study.open import reopen_study
+
+LAUNCH = """
+import sys
+from pathlib import Path
+from automed.study.launch import launch
+from automed.study.open import reopen_study
+opened = reopen_study(Path(sys.argv[1]))
+outcome = launch(opened, trials=int(sys.argv[2]), workers=int(sys.argv[3]), child=tuple(sys.argv[4:]))
+print(outcome.snapshot.done, outcome.interrupted, flush=True)
+"""
+
+
+def start(opened, trials: int, workers: int, child: tuple[str, ...]) -> subprocess.Popen[str]:
+    """A launcher in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, str(opened.folder), str(trials), str(workers), *child],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def wait_for_epochs(opened, process: subprocess.Popen[str], workers: int = 1) -> None:
+    """Until so many trials are under way."""
+    while sum(bool(one.curve) for one in record.records(opened.study) if one.state == "running") < workers:
+        assert process.poll() is None, "the launcher ended"
+        time.sleep(0.05)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    return not alive
+
+
+def check_ledger(opened, total: int) -> None:
+    found = record.records(opened.study)
+    done = [one for one in found if one.state in ("complete", "pruned")]
+    assert len(done) == total
+    assert record.counts(opened.study).running == 0
+    for one in done:
+        if one.state == "complete":
+            assert len(one.curve) == one.folds * one.epochs
+            assert len(one.fold_scores) == one.folds
+
+
+def test_a_search_runs_to_its_total_and_is_watched(open_here, fake_child, monkeypatch) -> None:
+    monkeypatch.setenv("FAKE_SECONDS", "0.05")
+    opened = open_here()
+    seen: list[Snapshot] = []
+    outcome = launch(opened, trials=3, workers=2, child=fake_child, on_tick=seen.append)
+    assert (outcome.snapshot.done, outcome.interrupted, outcome.halted) == (3, False, "")
+    check_ledger(opened, 3)
+    assert seen[-1] == outcome.snapshot
+    assert outcome.snapshot.best == record.best(opened.study)
+    assert {one.worker for one in record.records(opened.study)} == {"0", "1"}
+    # Run again it has nothing to do; asked for more, it goes on.
+    assert launch(opened, trials=3, workers=1, child=fake_child).snapshot.done == 3
+    assert launch(opened, trials=4, workers=1, child=fake_child).snapshot.done == 4
+    check_ledger(opened, 4)
+
+
+def test_a_halt_is_told(open_here, write_space, fake_child, monkeypatch) -> None:
+    monkeypatch.setenv("FAKE_FAULTS", '{"resnet18": "broken"}')
+    opened = open_here(
+        write_space(**{"[alexnet_mini, vgg11, resnet18]": "resnet18", "{model.name: resnet18, ": "{"})
+    )
+    outcome = launch(opened, trials=9, workers=1, child=fake_child)
+    assert outcome.halted == "3 trials in a row were broken, the last: broken on purpose"
+    assert outcome.snapshot.done == 3
+
+
+def test_workers_that_cannot_start_are_told_with_their_last_words(open_here, fake_child, monkeypatch) -> None:
+    monkeypatch.setattr("automed.study.launch._RESTARTS", 1)
+    opened = open_here()
+    (opened.folder / "experiment.yaml").write_text("study: {}")
+    with pytest.raises(
+        AutomedError, match=r"ended before their work was done: \d+ faults? in .*worker-0\.log"
+    ):
+        launch(opened, trials=1, workers=1, child=fake_child)
+
+
+def test_the_total_is_exact_whatever_is_killed(open_here, fake_child, monkeypatch) -> None:
+    """Workers, children and whole launches are killed at random moments; each round goes on with the same."""
+    monkeypatch.setenv("FAKE_SECONDS", "0.02")
+    opened = open_here()
+    chance = random.Random(5)
+    for _ in range(2):
+        process = start(opened, 8, 3, fake_child)
+        wait_for_epochs(opened, process, 2)
+        for _ in range(2):
+            time.sleep(chance.uniform(0.1, 0.5))
+            if victims := family(process):
+                chance.choice(victims).kill()
+        everyone = [psutil.Process(process.pid), *family(process)]
+        for one in everyone:
+            if one.is_running():
+                one.kill()
+        process.communicate()
+        assert gone(everyone)
+    output, _ = start(opened, 8, 3, fake_child).communicate(timeout=120)
+    assert output == "8 False\n"
+    check_ledger(opened, 8)
+    # However often a trial was begun, it was by one process at a time and with one random state.
+    for folder in (opened.folder / "trials").iterdir():
+        numbers = {line.split()[2] for line in (folder / "runs.txt").read_text().splitlines()}
+        assert numbers == {str(int(folder.name))}
+
+
+def test_ctrl_c_once_hands_the_trials_back_after_their_epoch(open_here, fake_child, monkeypatch) -> None:
+    monkeypatch.setenv("FAKE_SECONDS", "0.2")
+    opened = open_here()
+    process = start(opened, 50, 2, fake_child)
+    wait_for_epochs(opened, process, 2)
+    everyone = family(process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert output.split()[1] == "True" and process.returncode == 0
+    assert gone(everyone)
+    tally = record.counts(opened.study)
+    assert (tally.running, tally.waiting, tally.failed) == (0, 2, 2)
+
+
+def test_ctrl_c_twice_ends_it_at_once_and_the_next_run_reaps(open_here, fake_child, monkeypatch) -> None:
+    monkeypatch.setenv("FAKE_SECONDS", "1000")
+    opened = open_here()
+    process = start(opened, 1, 1, fake_child)
+    while not (opened.folder / "trials" / "00000" / "runs.txt").exists():
+        time.sleep(0.05)
+    everyone = family(process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None  # it waits for the epoch
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert gone(everyone)
+    assert record.counts(opened.study).running == 1
+    monkeypatch.setenv("FAKE_SECONDS", "0")
+    assert launch(opened, trials=1, workers=1, child=fake_child).snapshot.done == 1
+    assert record.counts(opened.study) == record.Counts(complete=1, failed=1)
+
+
+def test_when_the_launcher_is_killed_its_workers_end_and_hand_back(
+    open_here, fake_child, monkeypatch
+) -> None:
+    monkeypatch.setenv("FAKE_SECONDS", "0.2")
+    opened = open_here()
+    process = start(opened, 50, 1, fake_child)
+    wait_for_epochs(opened, process)
+    everyone = family(process)
+    process.kill()
+    process.communicate()
+    assert gone(everyone)
+    tally = record.counts(opened.study)
+    assert (tally.running, tally.waiting) == (0, 1)
+
+
+def test_cores_and_gpus_are_shared_out(monkeypatch) -> None:
+    monkeypatch.setattr("automed.study.launch.cores", lambda: 8)
+    assert environment(0, 8, [])["OMP_NUM_THREADS"] == "1"
+    assert environment(0, 16, [])["OMP_NUM_THREADS"] == "1"
+    assert environment(0, 2, [])["OMP_NUM_THREADS"] == "4"
+    assert [environment(rank, 3, ["0", "GPU-b"])["CUDA_VISIBLE_DEVICES"] for rank in range(3)] == [
+        "0",
+        "GPU-b",
+        "0",
+    ]
+    assert environment(0, 1, [])["PATH"] == os.environ["PATH"]
+
+
+def test_the_time_left_follows_the_trials_that_are_done(open_here, fake_child, monkeypatch) -> None:
+    monkeypatch.setenv("FAKE_SECONDS", "0")
+    opened = open_here()
+    assert seconds_left(record.records(opened.study), 9, 1) is None
+    launch(opened, trials=1, workers=1, child=fake_child)
+    found = record.records(reopen_study(Path(opened.folder)).study)
+    assert seconds_left(found, 3, 1) == pytest.approx(7.0)
+    assert seconds_left(found, 3, 2) == pytest.approx(3.5)
+    assert seconds_left(found, 1, 1) == 0

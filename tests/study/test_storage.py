@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from automed.errors import StudyError
+from automed.study.storage import StudyLock, connect, database_url, mask, reachable, sqlite_file
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://me:s3cret@db:5432/x", "postgresql://me:***@db:5432/x"),
+        ("postgresql+psycopg://me:a@b{c}@db/x", "postgresql+psycopg://me:***@db/x"),
+        ("mysql://:pw@db/x", "mysql://:***@db/x"),
+        (
+            "postgresql:///x?host=/tmp&password=s3cret&user=me",
+            "postgresql:///x?host=/tmp&password=***&user=me",
+        ),
+        ("cannot reach postgresql://me:pw@db/x today", "cannot reach postgresql://me:***@db/x today"),
+        ("sqlite:////tmp/a.db", "sqlite:////tmp/a.db"),
+    ],
+)
+def test_no_password_is_shown(text: str, shown: str) -> None:
+    assert mask(text) == shown
+
+
+def test_addresses_get_their_driver_and_an_absolute_file(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert database_url(None, Path("studies/a")) == f"sqlite:///{tmp_path}/studies/a/study.db"
+    assert sqlite_file(database_url("sqlite:///b.db", tmp_path)) == tmp_path / "b.db"
+    assert database_url("postgresql://me:p@db/x", tmp_path) == "postgresql+psycopg://me:p@db/x"
+    assert database_url("mysql://me@db/x", tmp_path) == "mysql+pymysql://me@db/x"
+
+
+@pytest.mark.parametrize(
+    "bad", ["study.db", "sqlite://", "sqlite:///:memory:", "oracle://a:pw@b/c", "http://["]
+)
+def test_an_address_that_cannot_hold_a_study_is_refused(bad: str, tmp_path: Path) -> None:
+    with pytest.raises(StudyError) as caught:
+        database_url(bad, tmp_path)
+    assert "pw" not in str(caught.value)
+
+
+def test_a_damaged_file_is_refused_in_one_line_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "study.db"
+    file.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StudyError, match="damaged or is no SQLite database"):
+        connect(f"sqlite:///{file}")
+    assert file.read_bytes() == b"not a database at all" * 100
+
+
+def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "study.db"
+    with sqlite3.connect(file) as database:
+        database.execute("CREATE TABLE recipes (name TEXT)")
+    database.close()
+    with pytest.raises(StudyError, match="something else"):
+        connect(f"sqlite:///{file}")
+    with sqlite3.connect(file) as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("recipes",)]
+    database.close()
+
+
+def test_a_database_in_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match="cannot be used"):
+        connect(f"sqlite:///{tmp_path}/file/study.db")
+
+
+def test_an_unreachable_server_is_told_in_one_line_without_its_password() -> None:
+    with pytest.raises(StudyError) as caught:
+        reachable("postgresql+psycopg://me:s3cret@127.0.0.1:1/x")
+    assert "cannot be reached" in str(caught.value) and "s3cret" not in str(caught.value)
+
+
+def test_sqlite_waits_for_its_turn_and_lets_readers_through(tmp_path: Path) -> None:
+    storage = connect(f"sqlite:///{tmp_path}/study.db")
+    with storage.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
+    storage.engine.dispose()
+
+
+HOLD = """
+import sys
+from automed.study.storage import StudyLock
+with StudyLock(sys.argv[1], "demo").held():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def hold(url: str) -> subprocess.Popen[str]:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_the_lock_keeps_others_out_and_dies_with_its_holder(tmp_path: Path) -> None:
+    import filelock
+
+    url = f"sqlite:///{tmp_path}/study.db"
+    with hold(url) as holder:
+        with pytest.raises(filelock.Timeout), filelock.FileLock(f"{tmp_path}/study.db.lock", timeout=0):
+            pass
+        holder.kill()
+    with StudyLock(url, "demo").held():
+        pass

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import io
+import json
+import queue
+import threading
+
+import pytest
+from optuna.trial import TrialState
+
+from automed.config import TrialConfig
+from automed.study import record
+from automed.study.child import Note
+from automed.study.ledger import halted
+from automed.study.open import OpenStudy, reopen_study
+from automed.study.work import Worker
+
+ONE_MODEL = {"[alexnet_mini, vgg11, resnet18]": "resnet18", "{model.name: resnet18, ": "{"}
+NO_PRUNER = {"seed: 7}": "seed: 7, pruner: none}"}
+
+
+class Desk:
+    """A worker in this process, and its inbox."""
+
+    def __init__(self, opened: OpenStudy, command: tuple[str, ...]) -> None:
+        self.opened, self.command = opened, command
+        self.inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
+        self.log = io.StringIO()
+
+    def work(self, trials: int) -> list[record.TrialRecord]:
+        with (self.opened.folder / "log").open("w") as log:
+            Worker(
+                self.opened, trials=trials, name="0", command=self.command, log=log, inbox=self.inbox
+            ).run()  # fmt: skip
+        return record.records(self.opened.study)
+
+    def runs(self, number: int) -> list[str]:
+        """The process ids that trained a trial."""
+        folder = self.opened.folder / "trials" / record.folder_name(number)
+        return [line.split()[0] for line in (folder / "runs.txt").read_text().splitlines()]
+
+
+@pytest.fixture
+def desk(open_here, fake_child, monkeypatch):
+    monkeypatch.setenv("FAKE_SECONDS", "0")
+
+    def sit(experiment=None, faults: dict[str, str] | None = None, **options: object) -> Desk:
+        monkeypatch.setenv("FAKE_FAULTS", json.dumps(faults or {}))
+        return Desk(open_here(experiment, **options), fake_child)
+
+    return sit
+
+
+def test_trials_are_trained_recorded_and_kept_in_one_warm_process(desk, write_space) -> None:
+    seat = desk(write_space(**NO_PRUNER))
+    first, second = seat.work(2)
+    assert (first.state, first.fold_scores, first.folds) == ("complete", pytest.approx(first.fold_scores), 3)
+    assert first.score == pytest.approx(sum(first.fold_scores) / 3)
+    assert len(first.curve) == 3 * first.epochs == 3 * first.config["train.epochs"]
+    assert (first.seconds, first.result.peak_memory, first.result.plan) == (3.5, 1000, {"micro": 8})
+    assert first.scores == {"macro_f1": pytest.approx(first.score)}
+    folder = seat.opened.folder / "trials" / first.folder
+    config = json.loads((folder / "config.json").read_text())
+    assert config["optim"]["lr"] == first.params["optim.lr"] == 0.01
+    assert set(config) == set(TrialConfig.__struct_fields__)
+    assert (folder / "runs.txt").read_text().split()[1:] == ["7", "0"]
+    assert seat.runs(0) == seat.runs(1)
+    assert second.config != first.config
+    assert (seat.opened.folder / "log").read_text().count("a library that prints") == 2
+
+
+def test_the_same_seed_gives_the_same_search_even_in_two_sittings(desk, tmp_path) -> None:
+    whole = desk(folder=tmp_path / "a").work(7)
+    seat = desk(folder=tmp_path / "b")
+    seat.work(3)
+    again = Desk(reopen_study(seat.opened.folder), seat.command).work(7)
+    assert [(one.params, one.curve, one.state) for one in again] == [
+        (one.params, one.curve, one.state) for one in whole
+    ]
+    assert {one.state for one in whole} == {"complete", "pruned"}
+    assert all(one.reason for one in whole if one.state == "pruned")
+
+
+@pytest.mark.parametrize(("fault", "fresh"), [("memory", True), ("diverged", False)])
+def test_a_fault_prunes_the_trial_and_only_memory_costs_the_process(desk, write_space, fault, fresh) -> None:
+    seat = desk(write_space(**ONE_MODEL), {"resnet18": fault})
+    first, second = seat.work(2)
+    assert (first.state, first.result.fault, first.reason) == ("pruned", fault, f"{fault} on purpose")
+    assert second.state == "pruned"
+    assert (seat.runs(0) != seat.runs(1)) is fresh
+
+
+def test_a_score_that_is_no_number_is_pruned(desk, write_space) -> None:
+    (one,) = desk(write_space(**ONE_MODEL), {"resnet18": "nan"}).work(1)
+    assert (one.state, one.result.fault) == ("pruned", "diverged")
+
+
+def test_broken_trials_in_a_row_halt_the_search(desk, write_space) -> None:
+    seat = desk(write_space(**ONE_MODEL), {"resnet18": "broken"})
+    assert len(seat.work(50)) == 3
+    assert halted(seat.opened.study).endswith("the last: broken on purpose")
+
+
+def test_a_training_process_that_dies_is_replaced_and_its_trial_tried_again_twice(desk, write_space) -> None:
+    seat = desk(write_space(**ONE_MODEL), {"resnet18": "die"})
+    (one,) = seat.work(1)
+    assert (one.state, one.attempts, one.result.fault) == ("pruned", 3, "died")
+    assert one.reason == "the training process ended with code 9; 3 attempts ended so"
+    assert len(set(seat.runs(0))) == 3
+
+
+def test_told_to_stop_it_hands_its_trial_back_after_the_epoch(desk) -> None:
+    seat = desk()
+    seat.inbox.put(Note("stop"))
+    (one,) = seat.work(5)
+    assert (one.state, one.attempts) == ("waiting", 2)
+    failed, waiting = seat.opened.study.get_trials(deepcopy=False)
+    assert failed.state == TrialState.FAIL and record.result(failed).reason == "handed back"
+    assert list(failed.intermediate_values) == [0]
+    assert record.drawn(waiting) == failed.params and record.retries(waiting) == 0
+
+
+def test_when_the_launcher_has_gone_it_does_not_wait_for_the_epoch(desk, monkeypatch) -> None:
+    seat = desk()
+    monkeypatch.setenv("FAKE_SECONDS", "1000")
+    seat.inbox.put(Note("quit"))
+    (one,) = seat.work(5)
+    assert (one.state, one.attempts, one.curve) == ("waiting", 2, ())
+
+
+def test_a_trial_that_was_taken_away_is_dropped_and_the_next_one_begun(desk, monkeypatch) -> None:
+    seat = desk()
+    monkeypatch.setenv("FAKE_SECONDS", "0.02")
+    other = reopen_study(seat.opened.folder)
+
+    def take_away() -> None:
+        while not any(trial.intermediate_values for trial in other.study.get_trials(deepcopy=False)):
+            pass
+        other.study.tell(0, state=TrialState.FAIL)
+
+    thief = threading.Thread(target=take_away)
+    thief.start()
+    first, second = seat.work(1)
+    thief.join()
+    assert (first.state, second.state) == ("failed", "complete")
+    assert seat.runs(0) != seat.runs(1)
