@@ -72,7 +72,8 @@ def _epochs(trial: Path, winner: TrialRecord) -> int:
     if not winner.config.get("train.patience"):
         return winner.epochs
     told = msgspec.json.decode((trial / "result.json").read_bytes(), type=dict[str, Any])
-    return round(statistics.median(told["best_epochs"])) + 1
+    best: list[int] = told["best_epochs"]
+    return round(statistics.median(best)) + 1
 
 
 def _refit(

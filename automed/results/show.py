@@ -28,11 +28,14 @@ def span(seconds: float) -> str:
 
 
 def told(config: Mapping[str, Scalar]) -> list[tuple[str, str]]:
-    """The settings of a configuration that differ from their defaults, and the network's, in order."""
+    """What a configuration sets, in order: all that differs from the defaults, and the network's.
+
+    Numbers are told to four digits; `config.json` holds them exactly.
+    """
     settings = inspect_settings(TrialConfig)
     always = ("model.", "optim.lr", "optim.name", "train.epochs", "train.batch")
     return [
-        (name, word(value))
+        (name, f"{value:.4g}" if isinstance(value, float) else word(value))
         for name, value in config.items()
         if name.startswith(always) or value != settings[name].default
     ]

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from automed.config import from_flat
+from automed.result import Epoch, FoldResult, TrialResult
+from automed.train.crossval import cross_validate
+from automed.train.learner import Material
+from automed.train.plan import make_plan
+
+CONFIG = from_flat({
+    "model.name": "small_cnn", "model.image_size": 32, "preprocess.channels": 1, "train.epochs": 2,
+    "train.batch": 16, "optim.lr": 3e-3,
+})  # fmt: skip
+FOLDS = np.arange(60) // 20
+SPLITS = [(np.flatnonzero(FOLDS != k), np.flatnonzero(FOLDS == k)) for k in range(3)]
+
+
+class Witness:
+    """Remembers what it is told; says stop at the report of this number, counted from 0."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.told: list[tuple[str, int]] = []
+        self.stop_at = stop_at
+
+    def epoch(self, row: Epoch) -> bool:
+        return self._note("epoch", row.fold)
+
+    def fold(self, result: FoldResult) -> bool:
+        return self._note("fold", result.fold)
+
+    def _note(self, what: str, fold: int) -> bool:
+        self.told.append((what, fold))
+        return len(self.told) - 1 == self.stop_at
+
+
+def run(material: Material, stop_at: int | None = None) -> tuple[TrialResult, Witness]:
+    witness = Witness(stop_at)
+    result = cross_validate(CONFIG, material, SPLITS, witness, seed=(0, 3), plan=make_plan(16))
+    return result, witness
+
+
+def test_folds_come_one_after_another_and_cover_every_image_once(material: Material) -> None:
+    result, witness = run(material)
+    assert witness.told == [(what, k) for k in range(3) for what in ("epoch", "epoch", "fold")]
+    assert not result.pruned
+    index = np.concatenate([fold.indices for fold in result.folds])
+    assert sorted(index) == list(range(60))
+    assert result.score == pytest.approx(np.mean(result.fold_scores))
+    assert result.mean_scores["macro_f1"] == pytest.approx(result.score)
+    assert result.peak_memory > 1e6
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "epochs", "folds", "pruned"),
+    [(0, 1, 0, True), (1, 2, 1, True), (2, 2, 1, True), (3, 3, 1, True), (8, 6, 3, False)],
+)
+def test_stop_is_heard_at_once(
+    material: Material, stop_at: int, epochs: int, folds: int, pruned: bool
+) -> None:
+    result, _ = run(material, stop_at)
+    assert (len(result.curve), len(result.folds), result.pruned) == (epochs, folds, pruned)
+
+
+def test_the_folds_before_a_stop_are_those_of_the_whole_trial(material: Material) -> None:
+    whole, part = run(material)[0], run(material, 3)[0]
+    assert part.fold_scores == whole.fold_scores[:1]
+    assert np.array_equal(part.folds[0].probabilities, whole.folds[0].probabilities)
