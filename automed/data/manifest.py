@@ -175,7 +175,7 @@ def read_manifest(
         if row.label in counted
     )
     manifest = Manifest(path, listing.kind, classes, items, test_split, tuple(skipped))
-    if not faults:
+    if not listing.faults and not wrong:
         faults += group_faults(manifest, folds)
     if faults:
         raise DataError(faults, str(path))
@@ -235,6 +235,7 @@ def _bad_picture(row: Row, reason: str, path: Path) -> Fault:
 
 
 def numbers_first(name: str) -> tuple[bool, int, str]:
+    """Sorts class names: 2 before 10, words after numbers."""
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
 
 

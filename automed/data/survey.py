@@ -11,7 +11,7 @@ from statistics import median_low
 from typing import Literal
 
 from automed.data.decode import Facts
-from automed.data.manifest import open_source, scan
+from automed.data.manifest import numbers_first, open_source, scan
 from automed.data.scan import Progress
 from automed.data.sources import Row
 from automed.errors import DataError, Fault
@@ -76,8 +76,8 @@ def survey(path: Path, *, progress: Progress | None = None) -> Survey:
     shorter = sorted(min(facts.width, facts.height) for _, facts in good)
     return Survey(
         kind=listing.kind,
-        classes=tuple(sorted(counts)),
-        counts=dict(sorted(counts.items())),
+        classes=tuple(sorted(counts, key=numbers_first)),
+        counts={name: counts[name] for name in sorted(counts, key=numbers_first)},
         splits=dict(splits),
         sides=(shorter[0], median_low(shorter), shorter[-1]),
         modes=dict(Counter(facts.mode for _, facts in good).most_common()),

@@ -43,6 +43,13 @@ def one_class(root: Path, draw: Draw) -> Case:
     return classes(root, draw, "a"), NONE, 0
 
 
+def bomb(side: int) -> bytes:
+    """A PNG of a few bytes that claims side x side pixels."""
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0), b"IDAT" + zlib.compress(b"0"))
+    packed = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
 def broken_pictures(root: Path, draw: Draw) -> Case:
     classes(root, draw)
     whole = draw(root / "a" / "whole.jpg", 7, mode="RGB", size=(200, 200)).read_bytes()
@@ -50,9 +57,8 @@ def broken_pictures(root: Path, draw: Draw) -> Case:
     (root / "a" / "empty.png").write_bytes(b"")
     (root / "b" / "text.jpg").write_text("no picture")
     (root / "b" / "link.png").symlink_to(root / "nowhere.png")
-    ihdr = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
-    bomb = struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
-    (root / "b" / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bomb)
+    for side in (10_000, 60_000):  # where Pillow warns, and where it refuses
+        (root / "b" / f"bomb{side}.png").write_bytes(bomb(side))
     return root, NONE, 0
 
 
@@ -184,8 +190,9 @@ def missing(root: Path, draw: Draw) -> Case:
 
 
 CASES = (
-    empty_class, one_class, broken_pictures, split_names, only_odd_splits, held_out_split, layout, csv_columns,
-    csv_rows, unknown_label, pattern_without_match, pattern_without_group, broken_pattern, two_ways_to_group,
+    empty_class, one_class, broken_pictures, split_names, only_odd_splits, held_out_split, layout,
+    csv_columns, csv_rows, unknown_label, pattern_without_match, pattern_without_group, broken_pattern,
+    two_ways_to_group,
     column_of_a_folder, few_groups, npz_pickled, npz_shapes, npz_labels, npz_damaged, no_data, other_file,
     missing,
 )  # fmt: skip
