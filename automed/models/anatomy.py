@@ -81,21 +81,25 @@ def anatomy_of(module: nn.Module, name: str) -> Anatomy:
     return Anatomy(tuple(stages), tuple(path for path in learned if path.startswith(heads)))
 
 
+_USUAL_NAMES = {
+    "stem": r"^(?:stem|patch_embed|pos_embed|cls_token)",
+    "blocks": r"^(?:stages|blocks|layers|transformers)\.(\d+)",
+}
 _UNKNOWN = "?"  # a name that no network has: it lands among those that belong to no stage
 
 
 def _groups(module: nn.Module, names: list[str]) -> list[list[str]]:
     """`names` by stage, from input to output; those of no stage stand at the end of the last.
 
-    A network that does not tell its stages (PiT) is one stage.
+    A few of timm's networks do not tell their stages; theirs are read off the names that are usual in timm.
     """
     from timm.models._manipulate import group_with_matcher
 
-    if not hasattr(module, "group_matcher"):
-        return [names]
     net: Any = module
     try:
         matcher = net.group_matcher(coarse=True)
+    except AttributeError:  # MetaFormer, PiT, CSATv2
+        matcher = _USUAL_NAMES
     except AssertionError:  # RDNet knows blocks only
         matcher = net.group_matcher(coarse=False)
     probed = iter([(path, path) for path in [*names, _UNKNOWN]])

@@ -87,7 +87,7 @@ def place_dropout(
     last = count if dropout.placement == "all" else math.ceil(count / 3)
     entrances = _entrances(module, anatomy, name, images)
     for stage, (entrance, axis) in list(zip(anatomy.stages, entrances, strict=False))[count - last :]:
-        gate = module.get_submodule(stage.modules[-1]) if stage.modules else module
+        gate = module.get_submodule(stage.modules[0]) if stage.modules else module
         entrance.register_forward_pre_hook(Place(dropout.rate, gate, axis))
 
 
