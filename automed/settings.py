@@ -117,12 +117,12 @@ class Setting:
         noun = "a whole number" if self.kind is int else "a number"
         parts = []
         if self.ge is not None and self.le is not None:
-            return f"{noun} from {self.ge:g} to {self.le:g}"
+            return f"{noun} from {self.ge:.12g} to {self.le:.12g}"
         for bound, words in (
             (self.gt, "above"), (self.ge, "of at least"), (self.lt, "below"), (self.le, "of at most"),
         ):  # fmt: skip
             if bound is not None:
-                parts.append(f"{words} {bound:g}")
+                parts.append(f"{words} {bound:.12g}")
         return " ".join([noun, " and ".join(parts)]).strip()
 
 

@@ -42,10 +42,10 @@ def matches(value: Scalar | None, wanted: Scalar) -> bool:
 
 
 def word(value: Scalar | None) -> str:
-    """A value as YAML writes it."""
+    """A value as one writes it in YAML."""
     if value is None or isinstance(value, bool):
         return {True: "true", False: "false", None: "null"}[value]
-    return str(value)
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)

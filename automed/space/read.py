@@ -80,6 +80,8 @@ def read_file(
 
 def _top(source: Source, root: Node, allowed: tuple[str, ...]) -> dict[str, tuple[Node, Node]]:
     top = entries(source, root, "the file")
+    if not isinstance(root, MappingNode):
+        source.stop()
     for name, (key, _) in top.items():
         if name not in allowed:
             hint = nearest(name, allowed) or f"the sections are {', '.join(allowed)}"
@@ -190,6 +192,7 @@ def _read_space(source: Source, entry: tuple[Node, Node] | None, settings: Mappi
     leaves = walk(source, entry[1], settings, "space", "") if entry else ()
     lines = {setting.name: read_line(source, setting, key, node) for setting, key, node in leaves}
     missing = frozenset(name for name, one in settings.items() if one.required and name not in lines)
-    for name in missing:
-        source.blame(entry[0] if entry else None, f"{name} is missing under space:", settings[name].about)
+    if entry is None or is_null(entry[1]) or isinstance(entry[1], MappingNode):
+        for name in missing:
+            source.blame(entry[0] if entry else None, f"{name} is missing under space:", settings[name].about)
     return settle(source, lines, settings, missing)

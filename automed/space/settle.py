@@ -158,15 +158,15 @@ def _clause_values(world: _World, line: Line, clause: Clause) -> tuple[Scalar, .
     for node, value, given in typed:
         if value is None or not any(matches(have, value) for have in possible):
             message = f"{kind} of {line.setting.name}: {clause.name} is never {shown(given)} in this space"
-            world.source.blame(node, message, _never_hint(given, possible))
+            world.source.blame(node, message, _never_hint(world, clause.name, given, possible))
     return extra
 
 
-def _never_hint(given: Scalar, possible: tuple[Scalar | None, ...]) -> str:
-    words = [word(value) for value in possible]
-    if len(words) == 1:
-        return f"it is always {words[0]}"
-    return nearest(str(given), words)
+def _never_hint(world: _World, name: str, given: Scalar, possible: tuple[Scalar | None, ...]) -> str:
+    if len(possible) == 1:
+        return f"it is always {word(possible[0])}"
+    close = nearest(given, [word(value) for value in possible]) if isinstance(given, str) else ""
+    return close or f"it can be {world.knobs[name].tried()}"
 
 
 def _effect(world: _World, line: Line, knob: Knob) -> Knob | None:
@@ -210,9 +210,9 @@ def _without_effect(
         return replace(knob, when=(), unless=(), needs=())
     need = next((need for need in knob.needs if need.name == name), None)
     if need is not None and not any(need.met(value) for value in possible):
-        always = f"{name} is always {word(possible[0])}" if len(possible) == 1 else f"it needs {need.text()}"
-        hint = f"take the line out, or let it have {need.text()}"
-        world.source.blame(line.node, f"{knob.name} has no effect: {always}", hint)
+        because = f"{name} is always {word(possible[0])}" if len(possible) == 1 else f"it needs {need.text()}"
+        hint = "take the line out" + (f"; it needs {need.text()}" if len(possible) == 1 else "")
+        world.source.blame(line.node, f"{knob.name} has no effect: {because}", hint)
     else:
         message = f"{knob.name} is never asked: its conditions on {name} exclude each other"
         world.source.blame(line.node, message)

@@ -186,6 +186,8 @@ def entries(source: Source, node: Node, label: str) -> dict[str, tuple[Node, Nod
             source.blame(key, f"a name in {label} must be a word")
             continue
         name = str(key.value)
+        if is_null(value) and not value.value:
+            value.start_mark = key.start_mark  # an empty value would have the place of what follows it
         if name in found:
             first = found[name][0].start_mark.line + 1
             source.blame(key, f"{shown(name)} stands twice in {label}", f"first in line {first}")
