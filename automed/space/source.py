@@ -147,13 +147,8 @@ def scalar(node: Node) -> Scalar | None:
         return None
     if tag == _TAG + "bool" and text.lower() in ("true", "false"):
         return text.lower() == "true"
-    if tag == _TAG + "int":
-        return _whole(text)
-    if tag == _TAG + "float":
-        number = float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
-        if not math.isfinite(number):
-            raise ValueError("not a finite number")
-        return number
+    if tag in (_TAG + "int", _TAG + "float"):
+        return _number(text, whole=tag == _TAG + "int")
     if tag in (_TAG + "str", _TAG + "bool", _TAG + "timestamp", _TAG + "merge", _TAG + "value"):
         return text
     raise ValueError(f"a value with the tag {tag.removeprefix(_TAG)}")
@@ -164,13 +159,16 @@ def is_null(node: Node) -> bool:
     return isinstance(node, ScalarNode) and str(node.tag) == _TAG + "null"
 
 
-def _whole(text: str) -> int:
+def _number(text: str, *, whole: bool) -> int | float:
     digits = text.replace("_", "").lower()
-    unsigned = digits.lstrip("+-")
-    for prefix, base in (("0x", 16), ("0o", 8), ("0b", 2)):
-        if unsigned.startswith(prefix):
-            return int(digits.replace(prefix, "", 1), base)
-    return int(digits)
+    base = {"0x": 16, "0o": 8, "0b": 2}.get(digits.lstrip("+-")[:2], 10)
+    try:
+        number = int(digits, base) if whole else float(digits.replace(".inf", "inf").replace(".nan", "nan"))
+    except ValueError:
+        raise ValueError("not a number") from None
+    if isinstance(number, float) and not math.isfinite(number):
+        raise ValueError("not a finite number")
+    return number
 
 
 def entries(source: Source, node: Node, label: str) -> dict[str, tuple[Node, Node]]:
