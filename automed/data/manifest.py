@@ -89,6 +89,11 @@ class Manifest:
         return np.array([row for row in self.test if self.items[row].digest in seen], np.int64)
 
     @cached_property
+    def straddling(self) -> np.ndarray:
+        """The held-out rows whose patient, or a copy, also stands in the search data, (n,)."""
+        return self.test[np.isin(self.groups[self.test], self.groups[self.search])]
+
+    @cached_property
     def content(self) -> str:
         """A digest of the pictures in their order, whatever they are called."""
         return _digest([item.digest for item in self.items])

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -76,7 +76,15 @@ def list_folder(root: Path) -> Listing:
         for folder in tops:
             _list_class(folder, ALL, listing)
     _refuse_loose(root, listing)
+    listing.faults = [
+        replace(fault, message=_shown(fault.message), file=_shown(fault.file)) for fault in listing.faults
+    ]
     return listing
+
+
+def _shown(name: str) -> str:
+    """The name as it can be printed: bytes that are not UTF-8 are spelled out."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _no_split(name: str) -> Fault:
@@ -88,7 +96,11 @@ def _list_class(folder: Path, split: str, listing: Listing) -> None:
     place = folder.relative_to(listing.root).as_posix()
     pictures = _pictures(folder)
     listing.classes.add(folder.name)
-    listing.rows += [Row(f"{place}/{name}", folder.name, split) for name in pictures]
+    for path in [f"{place}/{name}" for name in pictures]:
+        if _shown(path) == path:
+            listing.rows.append(Row(path, folder.name, split))
+        else:
+            listing.faults.append(Fault("the name is not UTF-8", file=path, hint="rename it"))
     for inner in _subfolders(folder, listing.root, listing):
         fault = "automed does not look into a folder inside a class folder"
         listing.faults.append(Fault(fault, file=f"{place}/{inner.name}", hint="move its pictures up"))

@@ -1,4 +1,6 @@
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 
 from automed.data.manifest import Manifest, read_manifest
 from automed.data.settings import Data, Group
-from automed.errors import StudyError
+from automed.errors import DataError, StudyError
 
 Draw = Callable[..., Path]
 NONE = Data(group="none")
@@ -100,6 +102,34 @@ def test_skip_goes_on_and_says_what_it_skipped(tmp_path: Path, draw: Draw) -> No
     manifest = read_manifest(Data(group="none", on_bad_image="skip"), tmp_path)
     assert manifest.skipped == ("a/bad.png: is an empty file",)
     assert len(manifest.items) == 4
+
+
+def test_names_that_are_not_utf8_are_told(tmp_path: Path, draw: Draw) -> None:
+    for index in range(4):
+        draw(tmp_path / "ab"[index % 2] / f"{index}.png", index)
+    try:
+        draw(tmp_path / "a" / "caf\udce9.png", 9)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(DataError) as caught:
+        read_manifest(NONE, tmp_path)
+    assert str(caught.value).encode().startswith(rb"a/caf\udce9.png: the name is not UTF-8")
+
+
+def test_a_patient_on_both_sides_is_known(tmp_path: Path, draw: Draw) -> None:
+    for index, place in enumerate(("train/a/P1_0", "train/b/P2_0", "test/a/P1_1", "test/b/P3_0")):
+        draw(tmp_path / f"{place}.png", index)
+    manifest = read_manifest(Data(group=Group(pattern=r"^(P\d)"), test="test"), tmp_path)
+    assert [manifest.items[row].path for row in manifest.straddling] == ["test/a/P1_1.png"]
+    assert len(manifest.leaked) == 0
+
+
+def test_a_glance_at_the_data_loads_no_heavy_library() -> None:
+    heavy = ("torch", "sklearn", "albumentations", "optuna", "timm", "cv2", "scipy")
+    script = f"import sys, automed.data.survey; print([name for name in {heavy} if name in sys.modules])"
+    command = [sys.executable, "-c", script]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
 
 
 def test_fingerprint_is_of_content_not_of_place(tmp_path: Path, draw: Draw) -> None:
