@@ -83,10 +83,12 @@ class WeightSource:
 
         file = self.find(name)
         if file is None:
+            if _hub_silence() and not _is_cached(name):
+                raise WeightsError(_unreachable(name, _hub_silence()))
             try:
                 return timm.create_model(name, pretrained=True, **options)
             except Exception as error:
-                raise WeightsError(_unreachable(name, error)) from error
+                raise WeightsError(_unreachable(name, _line(error))) from error
         # Inception's auxiliary classifier is not built
         state = {key: value for key, value in read_weights(file).items() if not key.startswith("AuxLogits.")}
         tag = _tag(file, name)
@@ -169,7 +171,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
-        why = f"{error}".splitlines()[0]
+        why = _line(error)
         raise WeightsError(
             Fault(f"not a safetensors file, or a damaged one: {why}", file=str(file),
                   hint="pickled weights (.pth, .pt, .bin) are never opened: convert them first")
@@ -222,8 +224,37 @@ def _missing(folder: Path, name: str) -> Fault:
     )
 
 
-def _unreachable(name: str, error: Exception) -> Fault:
-    why = (str(error).splitlines() or [type(error).__name__])[0]
+@functools.cache
+def _hub_silence() -> str:
+    """Why the hub does not answer, or nothing. Asked once: timm would try a minute for every network."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception as error:
+        return _line(error)
+    return ""
+
+
+def _is_cached(name: str) -> bool:
+    """Whether the weights that timm would fetch from the hub lie in its cache."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return False
+    files = (
+        (config.hf_hub_filename,) if config.hf_hub_filename else ("model.safetensors", "pytorch_model.bin")
+    )
+    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _unreachable(name: str, why: str) -> Fault:
     return Fault(
         f"the pretrained weights of '{name}' could not be fetched from the hub: {why}",
         hint=f"without a network put {name}{_ENDING} into a folder and name it in weights.path "

@@ -84,17 +84,21 @@ def test_the_mean_is_kept() -> None:
         torch.manual_seed(0)
         (maps,) = place(nn.Identity(), (torch.ones(64, 64, 2, 2),))
         (vectors,) = place(nn.Identity(), (torch.ones(64, 256),))
-    assert set(maps.unique().tolist()) == {0.0, pytest.approx(4 / 3)}
+    assert maps.unique().tolist() == pytest.approx([0, 4 / 3])
     assert maps.mean() == pytest.approx(1, abs=0.05)
     assert vectors.mean() == pytest.approx(1, abs=0.05)
 
 
 def test_no_dropout_after_frozen_stages_until_they_thaw() -> None:
     network = placed("resnet10t", "all", depth=0.4)
-    assert not (seen(network, "layer2") == 0).flatten(2).all(dim=2).any()
-    assert (seen(network, "layer3") == 0).flatten(2).all(dim=2).any()
+
+    def gone(path: str) -> Tensor:
+        return (seen(network, path) == 0).flatten(2).all(dim=2).float().mean()
+
+    assert gone("layer2") < 0.2  # what the activation leaves dark
+    assert gone("layer3") > 0.35
     thaw(network)
-    assert (seen(network, "layer2") == 0).flatten(2).all(dim=2).any()
+    assert gone("layer2") > 0.35
 
 
 def test_evaluation_is_without_dropout() -> None:
@@ -111,6 +115,7 @@ def test_a_network_without_one_path_takes_dropout_at_its_head_only() -> None:
 
 def test_builtin_dropout_is_silenced() -> None:
     network = timm.create_model("bat_resnext26ts", num_classes=3)
-    assert any(inner.p > 0 for inner in network.modules() if isinstance(inner, nn.Dropout))
+    built_in = [inner for inner in network.modules() if isinstance(inner, nn.Dropout | nn.Dropout2d)]
+    assert any(inner.p > 0 for inner in built_in)
     place_dropout(network, anatomy_of(network, "bat"), Dropout(), name="bat", images=(3, 64))
-    assert not any(inner.p > 0 for inner in network.modules() if isinstance(inner, nn.Dropout))
+    assert not any(inner.p > 0 for inner in built_in)
