@@ -8,8 +8,9 @@ trials may change at any time.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,21 +95,13 @@ def open_study(
     folder.mkdir(parents=True, exist_ok=True)
     with lock.held():
         opened = _attach(experiment, folder, url, lock, create=True)
-        attributes = opened.study.user_attrs
-        if _PINS in attributes:
-            _refuse_change(attributes[_PINS], pins, experiment)
-            _refuse_versions(attributes.get(_VERSIONS, {}), experiment.study.name)
-        elif opened.study.get_trials(deepcopy=False):
-            raise StudyError(f"the study '{opened.name}' in {mask(url)} was not made by automed")
-        if not attributes.get(_READY):
-            _make(opened, pins, old)
-        if attributes.get(_FILE) != experiment.text:
-            opened.study.set_user_attr(_FILE, experiment.text)
-        (folder / "experiment.yaml").write_text(experiment.text, encoding="utf-8")
-        note = {"name": opened.name, "database": mask(url)}
-        (folder / _NOTE).write_bytes(msgspec.json.format(msgspec.json.encode(note)))
-        (write_job or _job_writer(experiment, manifest, folds))(folder)
-        lift_halt(opened.study)
+        with _closed_on_error(opened):
+            _check(opened, pins)
+            if not opened.study.user_attrs.get(_READY):
+                _make(opened, pins, old)
+            _write_folder(opened)
+            (write_job or _job_writer(experiment, manifest, folds))(folder)
+            lift_halt(opened.study)
     return opened
 
 
@@ -129,8 +122,9 @@ def reopen_study(folder: Path, *, storage: str | None = None) -> OpenStudy:
     lock = StudyLock(url, experiment.study.name)
     with lock.held():
         opened = _attach(experiment, folder, url, lock, create=False)
-    if not opened.study.user_attrs.get(_READY):
-        raise StudyError(f"the study '{opened.name}' in {mask(url)} is not whole; run its search again")
+    with _closed_on_error(opened):
+        if not opened.study.user_attrs.get(_READY):
+            raise StudyError(f"the study '{opened.name}' in {mask(url)} is not whole; run its search again")
     return opened
 
 
@@ -165,8 +159,44 @@ def _attach(experiment: Experiment, folder: Path, url: str, lock: StudyLock, *, 
         try:
             study = optuna.load_study(**common)
         except KeyError:
+            storage.engine.dispose()
             raise StudyError(f"there is no study '{name}' in {mask(url)}") from None
     return OpenStudy(folder.absolute(), url, experiment, study, storage, lock)
+
+
+@contextlib.contextmanager
+def _closed_on_error(opened: OpenStudy) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        opened.close()
+        raise
+
+
+def _check(opened: OpenStudy, pins: list[str]) -> None:
+    attributes = opened.study.user_attrs
+    if _PINS in attributes:
+        _refuse_change(attributes[_PINS], pins, opened.experiment)
+        _refuse_versions(attributes.get(_VERSIONS, {}), opened.name)
+    elif opened.study.get_trials(deepcopy=False):
+        raise StudyError(f"the study '{opened.name}' in {mask(opened.url)} was not made by automed")
+
+
+def _write_folder(opened: OpenStudy) -> None:
+    """Keep the file where workers and people look for it, and in the database for those elsewhere."""
+    text = opened.experiment.text
+    if opened.study.user_attrs.get(_FILE) != text:
+        opened.study.set_user_attr(_FILE, text)
+    note = {"name": opened.name, "database": mask(opened.url)}
+    _write(opened.folder / "experiment.yaml", text.encode())
+    _write(opened.folder / _NOTE, msgspec.json.format(msgspec.json.encode(note)))
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Whole or not at all: a worker may be reading it."""
+    part = file.with_name(file.name + ".part")
+    part.write_bytes(content)
+    part.replace(file)
 
 
 def _pruner(experiment: Experiment) -> optuna.pruners.BasePruner:

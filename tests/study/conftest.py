@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from automed.data.folds import Folds, make_folds
 from automed.data.manifest import Item, Manifest
 from automed.study.experiment import Experiment, read_experiment
-from automed.study.open import OpenStudy, open_study
+from automed.study.open import OpenStudy, open_study, reopen_study
 
 SPACE = """\
 study: {name: demo, folds: 3, seed: 7}
@@ -68,13 +68,30 @@ def write_space(tmp_path: Path) -> Callable[..., Experiment]:
 @pytest.fixture
 def open_here(
     tmp_path: Path, manifest: Manifest, folds: Folds, write_space: Callable[..., Experiment]
-) -> Callable[..., OpenStudy]:
+) -> Iterator[Callable[..., OpenStudy]]:
     """Opens the study `demo` below the test's folder; what it writes for a real child is left out."""
+    made: list[OpenStudy] = []
 
     def open_(experiment: Experiment | None = None, **options: object) -> OpenStudy:
         options.setdefault("folder", tmp_path / "studies" / "demo")
-        return open_study(
-            experiment or write_space(), manifest, folds, write_job=lambda folder: None, **options
-        )  # fmt: skip
+        options.setdefault("write_job", lambda folder: None)
+        made.append(open_study(experiment or write_space(), manifest, folds, **options))
+        return made[-1]
 
-    return open_
+    yield open_
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def reopen() -> Iterator[Callable[..., OpenStudy]]:
+    """`reopen_study`, closed when the test ends."""
+    made: list[OpenStudy] = []
+
+    def open_(folder: Path, **options: str) -> OpenStudy:
+        made.append(reopen_study(folder, **options))
+        return made[-1]
+
+    yield open_
+    for one in made:
+        one.close()

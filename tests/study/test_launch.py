@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -14,7 +13,6 @@ import pytest
 from automed.errors import AutomedError
 from automed.study import record
 from automed.study.launch import Snapshot, environment, launch, seconds_left
-from automed.study.open import reopen_study
 
 LAUNCH = """
 import sys
@@ -72,8 +70,7 @@ def test_a_search_runs_to_its_total_and_is_watched(open_here, fake_child, monkey
     assert seen[-1] == outcome.snapshot
     assert outcome.snapshot.best == record.best(opened.study)
     assert {one.worker for one in record.records(opened.study)} == {"0", "1"}
-    # Run again it has nothing to do; asked for more, it goes on.
-    assert launch(opened, trials=3, workers=1, child=fake_child).snapshot.done == 3
+    # Asked for more, it goes on.
     assert launch(opened, trials=4, workers=1, child=fake_child).snapshot.done == 4
     check_ledger(opened, 4)
 
@@ -99,23 +96,22 @@ def test_workers_that_cannot_start_are_told_with_their_last_words(open_here, fak
 
 
 def test_the_total_is_exact_whatever_is_killed(open_here, fake_child, monkeypatch) -> None:
-    """Workers, children and whole launches are killed at random moments; each round goes on with the same."""
+    """Workers and children are killed at random moments, then all of them; the next run goes on."""
     monkeypatch.setenv("FAKE_SECONDS", "0.02")
     opened = open_here()
     chance = random.Random(5)
-    for _ in range(2):
-        process = start(opened, 8, 3, fake_child)
-        wait_for_epochs(opened, process, 2)
-        for _ in range(2):
-            time.sleep(chance.uniform(0.1, 0.5))
-            if victims := family(process):
-                chance.choice(victims).kill()
-        everyone = [psutil.Process(process.pid), *family(process)]
-        for one in everyone:
-            if one.is_running():
-                one.kill()
-        process.communicate()
-        assert gone(everyone)
+    process = start(opened, 8, 3, fake_child)
+    wait_for_epochs(opened, process, 2)
+    for _ in range(3):
+        time.sleep(chance.uniform(0.1, 0.5))
+        if victims := family(process):
+            chance.choice(victims).kill()
+    everyone = [psutil.Process(process.pid), *family(process)]
+    for one in everyone:
+        if one.is_running():
+            one.kill()
+    process.communicate()
+    assert gone(everyone)
     output, _ = start(opened, 8, 3, fake_child).communicate(timeout=120)
     assert output == "8 False\n"
     check_ledger(opened, 8)
@@ -144,6 +140,7 @@ def test_ctrl_c_twice_ends_it_at_once_and_the_next_run_reaps(open_here, fake_chi
     opened = open_here()
     process = start(opened, 1, 1, fake_child)
     while not (opened.folder / "trials" / "00000" / "runs.txt").exists():
+        assert process.poll() is None, "the launcher ended"
         time.sleep(0.05)
     everyone = family(process)
     process.send_signal(signal.SIGINT)
@@ -158,9 +155,7 @@ def test_ctrl_c_twice_ends_it_at_once_and_the_next_run_reaps(open_here, fake_chi
     assert record.counts(opened.study) == record.Counts(complete=1, failed=1)
 
 
-def test_when_the_launcher_is_killed_its_workers_end_and_hand_back(
-    open_here, fake_child, monkeypatch
-) -> None:
+def test_without_its_launcher_a_worker_hands_back_and_ends(open_here, fake_child, monkeypatch) -> None:
     monkeypatch.setenv("FAKE_SECONDS", "0.2")
     opened = open_here()
     process = start(opened, 50, 1, fake_child)
@@ -178,20 +173,23 @@ def test_cores_and_gpus_are_shared_out(monkeypatch) -> None:
     assert environment(0, 8, [])["OMP_NUM_THREADS"] == "1"
     assert environment(0, 16, [])["OMP_NUM_THREADS"] == "1"
     assert environment(0, 2, [])["OMP_NUM_THREADS"] == "4"
-    assert [environment(rank, 3, ["0", "GPU-b"])["CUDA_VISIBLE_DEVICES"] for rank in range(3)] == [
-        "0",
-        "GPU-b",
-        "0",
-    ]
+    gpus = [environment(rank, 3, ["0", "GPU-b"])["CUDA_VISIBLE_DEVICES"] for rank in range(3)]
+    assert gpus == ["0", "GPU-b", "0"]
     assert environment(0, 1, [])["PATH"] == os.environ["PATH"]
 
 
-def test_the_time_left_follows_the_trials_that_are_done(open_here, fake_child, monkeypatch) -> None:
-    monkeypatch.setenv("FAKE_SECONDS", "0")
-    opened = open_here()
-    assert seconds_left(record.records(opened.study), 9, 1) is None
-    launch(opened, trials=1, workers=1, child=fake_child)
-    found = record.records(reopen_study(Path(opened.folder)).study)
-    assert seconds_left(found, 3, 1) == pytest.approx(7.0)
-    assert seconds_left(found, 3, 2) == pytest.approx(3.5)
-    assert seconds_left(found, 1, 1) == 0
+def ran(number: int, state: str, seconds: float, steps: int = 0) -> record.TrialRecord:
+    return record.TrialRecord(
+        number=number, state=state, params={}, config={}, score=None, fold_scores=(),
+        curve=tuple((*divmod(step, 4), 0.5) for step in range(steps)), epochs=4, folds=3,
+        result=record.Result(seconds=seconds), worker="0", source="", attempts=1, start=None, finish=None,
+    )  # fmt: skip
+
+
+def test_the_time_left_follows_the_trials_that_are_done() -> None:
+    assert seconds_left([ran(0, "running", 0)], 9, 1) is None
+    done = [ran(0, "complete", 10), ran(1, "pruned", 2)]
+    assert seconds_left(done, 4, 1) == pytest.approx(12)
+    assert seconds_left(done, 4, 2) == pytest.approx(6)
+    assert seconds_left([*done, ran(2, "running", 0, steps=6)], 4, 1) == pytest.approx(9)
+    assert seconds_left(done, 2, 1) == 0

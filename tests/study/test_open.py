@@ -44,30 +44,30 @@ def test_a_new_study_is_pinned_and_its_first_trials_wait(open_here) -> None:
     assert (opened.folder / "study.db").exists()
 
 
-def test_opening_again_goes_on_and_enqueues_nothing_twice(open_here) -> None:
+def test_opening_again_goes_on_and_enqueues_nothing_twice(open_here, reopen) -> None:
     open_here()
     opened = open_here()
     assert len(waiting(opened)) == 1
-    again = reopen_study(opened.folder)
+    again = reopen(opened.folder)
     assert again.experiment.space == opened.experiment.space
     assert again.study.user_attrs == opened.study.user_attrs
 
 
-def test_a_start_that_was_killed_half_way_is_made_whole(open_here) -> None:
+def test_a_start_that_was_killed_half_way_is_made_whole(open_here, reopen) -> None:
     opened = open_here()
     opened.study.set_user_attr("ready", False)
     with pytest.raises(StudyError, match="not whole"):
         reopen_study(opened.folder)
     assert len(waiting(open_here())) == 1
-    reopen_study(opened.folder)
+    assert len(waiting(reopen(opened.folder))) == 1
 
 
-def test_comments_trials_sampler_and_pruner_may_change(open_here, write_space) -> None:
+def test_comments_trials_sampler_and_pruner_may_change(open_here, write_space, reopen) -> None:
     open_here()
     text = {"seed: 7}": "seed: 7, sampler: random, pruner: none, trials: 9}  # quicker"}
     opened = open_here(write_space(**text))
     assert "quicker" in (opened.folder / "experiment.yaml").read_text()
-    assert isinstance(reopen_study(opened.folder).study.pruner, optuna.pruners.NopPruner)
+    assert isinstance(reopen(opened.folder).study.pruner, optuna.pruners.NopPruner)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_same_images_elsewhere_are_welcome(open_here, manifest, folds, write
     opened = open_here()
     moved = replace(manifest, source=tmp_path / "elsewhere")
     told: list[Path] = []
-    open_study(write_space(), moved, folds, folder=opened.folder, write_job=told.append)
+    open_study(write_space(), moved, folds, folder=opened.folder, write_job=told.append).close()
     assert told == [opened.folder]
 
 
@@ -128,7 +128,9 @@ def test_a_missing_study_and_a_missing_database_are_one_line(open_here, tmp_path
 
 def test_a_study_that_automed_did_not_make_is_refused(open_here, tmp_path) -> None:
     url = f"sqlite:///{tmp_path}/mine.db"
-    optuna.create_study(study_name="demo", storage=url).add_trial(optuna.create_trial(value=1.0))
+    storage = optuna.storages.RDBStorage(url)
+    optuna.create_study(study_name="demo", storage=storage).add_trial(optuna.create_trial(value=1.0))
+    storage.engine.dispose()
     with pytest.raises(StudyError, match="was not made by automed"):
         open_here(storage=url)
 
@@ -147,15 +149,15 @@ def test_a_folder_belongs_to_one_database(open_here, tmp_path) -> None:
     assert not (tmp_path / "studies" / "demo" / "study.db").exists()
 
 
-def test_a_moved_folder_is_still_the_study(open_here) -> None:
+def test_a_moved_folder_is_still_the_study(open_here, reopen) -> None:
     opened = open_here()
     opened.close()
     moved = opened.folder.with_name("moved")
     opened.folder.rename(moved)
-    assert reopen_study(moved).name == "demo"
+    assert reopen(moved).name == "demo"
 
 
-def test_a_fork_starts_from_the_old_best_that_is_legal(open_here, write_space, tmp_path) -> None:
+def test_a_fork_starts_from_the_old_best_that_is_legal(open_here, write_space, tmp_path, reopen) -> None:
     old = open_here()
     run(old, [0.1])
     run(old, [0.5, 0.6], **{"model.name": "vgg11", "optim.lr": 0.5, "train.batch": 8, "train.epochs": 6})
@@ -173,7 +175,7 @@ def test_a_fork_starts_from_the_old_best_that_is_legal(open_here, write_space, t
         "model.name": "alexnet_mini", "optim.lr": 1e-4, "train.batch": 16, "train.epochs": 9,
     }  # fmt: skip
     assert sources["fork 2"]["model.name"] == "resnet18"
-    assert reopen_study(fork.folder).name == "child"
+    assert reopen(fork.folder).name == "child"
 
 
 def test_heirs_are_the_best_five_without_repeats(open_here) -> None:
@@ -184,10 +186,10 @@ def test_heirs_are_the_best_five_without_repeats(open_here) -> None:
     assert legal == [one.params for one in sorted(found, key=lambda one: -(one.score or 0))[:5]]
 
 
-def test_a_halt_is_lifted_when_the_search_is_started_again(open_here) -> None:
+def test_a_halt_is_lifted_when_the_search_is_started_again(open_here, reopen) -> None:
     opened = open_here()
     opened.study.set_user_attr("halted", "the disk is gone")
-    assert halted(reopen_study(opened.folder).study) == "the disk is gone"
+    assert halted(reopen(opened.folder).study) == "the disk is gone"
     assert halted(open_here().study) == ""
 
 

@@ -12,7 +12,7 @@ from automed.config import TrialConfig
 from automed.study import record
 from automed.study.child import Note
 from automed.study.ledger import halted
-from automed.study.open import OpenStudy, reopen_study
+from automed.study.open import OpenStudy
 from automed.study.work import Worker
 
 ONE_MODEL = {"[alexnet_mini, vgg11, resnet18]": "resnet18", "{model.name: resnet18, ": "{"}
@@ -69,11 +69,11 @@ def test_trials_are_trained_recorded_and_kept_in_one_warm_process(desk, write_sp
     assert (seat.opened.folder / "log").read_text().count("a library that prints") == 2
 
 
-def test_the_same_seed_gives_the_same_search_even_in_two_sittings(desk, tmp_path) -> None:
+def test_the_same_seed_gives_the_same_search_even_in_two_sittings(desk, tmp_path, reopen) -> None:
     whole = desk(folder=tmp_path / "a").work(7)
     seat = desk(folder=tmp_path / "b")
     seat.work(3)
-    again = Desk(reopen_study(seat.opened.folder), seat.command).work(7)
+    again = Desk(reopen(seat.opened.folder), seat.command).work(7)
     assert [(one.params, one.curve, one.state) for one in again] == [
         (one.params, one.curve, one.state) for one in whole
     ]
@@ -128,10 +128,10 @@ def test_when_the_launcher_has_gone_it_does_not_wait_for_the_epoch(desk, monkeyp
     assert (one.state, one.attempts, one.curve) == ("waiting", 2, ())
 
 
-def test_a_trial_that_was_taken_away_is_dropped_and_the_next_one_begun(desk, monkeypatch) -> None:
+def test_a_trial_that_was_taken_away_is_dropped_and_the_next_one_begun(desk, monkeypatch, reopen) -> None:
     seat = desk()
     monkeypatch.setenv("FAKE_SECONDS", "0.02")
-    other = reopen_study(seat.opened.folder)
+    other = reopen(seat.opened.folder)
 
     def take_away() -> None:
         while not any(trial.intermediate_values for trial in other.study.get_trials(deepcopy=False)):
