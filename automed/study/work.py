@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from automed.study.open import OpenStudy
 
-TRAIN = (sys.executable, "-m", "automed.trial")
+TRAIN = (sys.executable, "-m", "automed.child")
 """The command of the process that trains."""
 
 _POLL = 1.0  # seconds between two looks at trials that others are running
