@@ -1,0 +1,273 @@
+"""The main job, whole, with nothing faked: real pictures, real processes, a real database."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from automed.data.phantom import draw_phantom
+
+ROOT = Path(__file__).resolve().parents[1]
+SPACE = """
+study: {name: small, folds: 2, trials: 3}
+data: {group: {pattern: '^(P[0-9]+)_'}, test: Testing}
+space:
+  model: {name: small_cnn, image_size: 32}
+  optim: {lr: {low: 1e-3, high: 1e-2, log: true}}
+  train: {epochs: 2, batch: 16}
+  preprocess: {channels: 1}
+  dropout: {placement: [none, head], rate: {low: 0.1, high: 0.5}}
+start_from:
+  - {optim.lr: 2e-3, dropout.placement: none}
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_phantom(tmp_path_factory.mktemp("phantom") / "images", patients=24, slices=3, size=48)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def start(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "automed", *arguments],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "AUTOMED_CACHE": str(cache), "COLUMNS": "200"},
+    )  # fmt: skip
+
+
+def automed(folder: Path, cache: Path, *arguments: str, code: int = 0) -> str:
+    process = start(folder, cache, *arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, out + err
+    assert "Traceback" not in out + err
+    return out + err
+
+
+def search(folder: Path, cache: Path, images: Path, *arguments: str, code: int = 0) -> str:
+    command = ("search", "--space", "small.yaml", "--data", str(images), "--workers", "1", *arguments)
+    return automed(folder, cache, *command, code=code)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, images: Path, cache: Path) -> Path:
+    """A folder in which one search has run to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "small.yaml").write_text(SPACE)
+    (folder / "said.txt").write_text(search(folder, cache, images))
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """The same folder, to be changed at will."""
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def curves(folder: Path, name: str = "small") -> dict[str, list[dict[str, str]]]:
+    found = {}
+    for file in sorted((folder / "studies" / name / "trials").glob("*/curve.csv")):
+        with file.open(newline="") as stream:
+            found[file.parent.name] = [
+                {key: value for key, value in row.items() if key != "seconds"}
+                for row in csv.DictReader(stream)
+            ]
+    return found
+
+
+def states(folder: Path, name: str = "small") -> list[str]:
+    import optuna
+
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/studies/{name}/study.db")
+    (trials,) = (optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False),)
+    storage.remove_session()
+    storage.engine.dispose()
+    return [trial.state.name for trial in trials]
+
+
+def done(found: list[str]) -> int:
+    return found.count("COMPLETE") + found.count("PRUNED")
+
+
+def test_it_ends_with_a_winner_and_all_that_a_reviewer_asks_for(finished: Path) -> None:
+    said = (finished / "said.txt").read_text()
+    for words in ("Winner", "macro_f1 in each fold", "cross-validated", "held out (Testing)", "recall"):
+        assert words in said
+    folder = finished / "studies" / "small"
+    assert done(states(finished)) == 3
+    verdict = json.loads((folder / "winner" / "verdict.json").read_text())
+    searched, held_out = verdict["cross_validated"], verdict["held_out"][0]
+    with (folder / "folds.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert searched["images"] == sum(row["fold"] != "" for row in rows)
+    assert held_out["images"] == sum(row["split"] == "Testing" for row in rows)
+    assert np.sum(searched["confusion"]) == searched["images"]
+    assert verdict["fold_scores"] == pytest.approx(
+        json.loads((folder / "trials" / f"{verdict['trial']:05d}" / "result.json").read_text())["fold_scores"]
+    )
+    assert searched["scores"]["macro_f1"] == pytest.approx(np.mean(verdict["fold_scores"]))
+
+
+def test_every_complete_trial_keeps_a_probability_for_every_searched_image(finished: Path) -> None:
+    folder = finished / "studies" / "small"
+    searched = json.loads((folder / "winner" / "verdict.json").read_text())["cross_validated"]["images"]
+    kept = 0
+    for result in folder.glob("trials/*/result.json"):
+        if json.loads(result.read_text())["pruned"]:
+            continue
+        with np.load(result.parent / "out_of_fold.npz", allow_pickle=False) as file:
+            assert len(set(file["index"].tolist())) == searched
+            assert file["probability"].sum(axis=1) == pytest.approx(np.ones(searched), abs=1e-5)
+        kept += 1
+    assert kept
+
+
+def test_no_patient_stands_on_both_sides(finished: Path) -> None:
+    with (finished / "studies" / "small" / "folds.csv").open(newline="") as stream:
+        sides: dict[str, set[tuple[str, str]]] = {}
+        for row in csv.DictReader(stream):
+            patient = Path(row["path"]).name.split("_")[0]
+            sides.setdefault(patient, set()).add((row["split"], row["fold"]))
+    assert len(sides) == 24
+    assert all(len(side) == 1 for side in sides.values())
+
+
+def test_the_same_seed_twice_gives_the_same_curves_and_another_seed_does_not(
+    finished: Path, images: Path, cache: Path
+) -> None:
+    search(finished, cache, images, "--name", "again")
+    assert curves(finished, "again") == curves(finished)
+    search(finished, cache, images, "--name", "other", "--seed", "1", "--trials", "1")
+    assert curves(finished, "other")["00000"] != curves(finished)["00000"]
+
+
+def test_running_it_again_does_nothing_and_a_larger_total_goes_on(
+    copied: Path, images: Path, cache: Path
+) -> None:
+    before = curves(copied)
+    search(copied, cache, images)
+    assert curves(copied) == before
+    search(copied, cache, images, "--trials", "4")
+    assert done(states(copied)) == 4
+    assert before.items() <= curves(copied).items()
+
+
+def test_a_changed_space_is_refused_with_its_difference_and_may_be_forked(
+    copied: Path, images: Path, cache: Path
+) -> None:
+    before = (copied / "studies" / "small" / "study.db").read_bytes()
+    (copied / "small.yaml").write_text(SPACE.replace("high: 1e-2", "high: 3e-2"))
+    said = search(copied, cache, images, code=2)
+    assert "-space.optim.lr" in said
+    assert "+space.optim.lr" in said
+    assert "--fork" in said
+    assert (copied / "studies" / "small" / "study.db").read_bytes() == before
+    search(copied, cache, images, "--fork", "wider", "--trials", "2")
+    assert done(states(copied, "wider")) == 2
+
+
+def test_changed_pictures_are_refused(copied: Path, images: Path, cache: Path, tmp_path: Path) -> None:
+    fewer = Path(shutil.copytree(images, tmp_path / "fewer"))
+    next((fewer / "Training").rglob("*.png")).unlink()
+    said = search(copied, cache, fewer, code=2)
+    assert "data.fingerprint" in said
+
+
+def test_status_tells_the_winner_without_torch(finished: Path, cache: Path) -> None:
+    said = automed(finished, cache, "status", "small")
+    assert "3 complete" in said or "pruned" in said
+    assert "Winner" in said
+    markdown = automed(finished, cache, "status", "small", "--markdown")
+    assert markdown.startswith("# small")
+    assert markdown.count("| small_cnn 32 |") == 3
+    code = (
+        "import sys; sys.argv = ['automed', 'status', 'small']\n"
+        "from automed.cli import app\n"
+        "try:\n    app()\nexcept SystemExit:\n    pass\n"
+        "assert not {'torch', 'timm', 'albumentations'} & set(sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=finished, check=True, env=environment)
+
+
+def test_killed_with_everything_and_run_again_the_total_is_exact(
+    tmp_path: Path, images: Path, cache: Path
+) -> None:
+    (tmp_path / "small.yaml").write_text(SPACE)
+    command = ("search", "--space", "small.yaml", "--data", str(images), "--workers", "2", "--trials", "4")
+    for _ in range(2):
+        process = start(tmp_path, cache, *command)
+        _wait_for_a_running_trial(tmp_path, process)
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for member in family:
+            member.kill()
+        process.communicate()
+        assert not any(member.is_running() and member.status() != "zombie" for member in family)
+    automed(tmp_path, cache, *command)
+    found = states(tmp_path)
+    assert done(found) == 4
+    assert "RUNNING" not in found
+
+
+def _wait_for_a_running_trial(folder: Path, process: subprocess.Popen[str]) -> None:
+    trials = folder / "studies" / "small" / "trials"
+    before = {file: file.stat().st_mtime_ns for file in trials.glob("*/config.json")}
+    while {file: file.stat().st_mtime_ns for file in trials.glob("*/config.json")} == before:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path: Path, images: Path, cache: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SPACE)
+    command = ("search", "--space", "small.yaml", "--data", str(images), "--workers", "1", "--trials", "2")
+    process = start(tmp_path, cache, *command)
+    _wait_for_a_running_trial(tmp_path, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    assert "the same command goes on" in err
+    assert "RUNNING" not in states(tmp_path)
+    automed(tmp_path, cache, *command)
+    assert done(states(tmp_path)) == 2
+
+
+@pytest.fixture
+def served(finished: Path, cache: Path) -> Iterator[str]:
+    process = start(finished, cache, "dashboard", "small", "--port", "0")
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    yield line[line.index("http") :].split()[0]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+def test_the_dashboard_answers_on_this_machine_only(served: str) -> None:
+    assert served.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(served) as page:
+        assert "Optuna Dashboard" in page.read().decode()
+    address = served.removesuffix("/" + "/".join(served.split("/")[3:]))
+    with urllib.request.urlopen(f"{address}/api/studies") as answer:
+        names = {study["study_name"] for study in json.load(answer)["study_summaries"]}
+    assert "small" in names
+    port = int(address.rpartition(":")[2])
+    outside = socket.gethostbyname(socket.gethostname())
+    if not outside.startswith("127."):
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection((outside, port), timeout=5)
