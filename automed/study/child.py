@@ -45,8 +45,13 @@ class Child:
         self.number = next(self._numbers)
         self._inbox, self._log = inbox, log
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment,
-            text=True, encoding="utf-8",
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            text=True,
+            encoding="utf-8",
         )
         self._listener = threading.Thread(target=self._listen, name="child", daemon=True)
         self._listener.start()

@@ -14,7 +14,7 @@ Criterion = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
 class LossSettings(Protocol):
-    """The part of `train.settings.Loss` that a task reads (the tasks lie below the training)."""
+    """The part of `config.Loss` that a task reads (the tasks lie below the configuration)."""
 
     @property
     def name(self) -> str: ...  # noqa: D102

@@ -8,7 +8,7 @@ import torch
 from timm.optim import create_optimizer_v2
 from torch import nn
 
-from automed.train.settings import Optim, Schedule
+from automed.config import Optim, Schedule
 
 
 def build_optimizer(module: nn.Module, optim: Optim, *, thaws: bool) -> torch.optim.Optimizer:

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from automed.config import Loss
 from automed.tasks.classify import Classify
-from automed.train.settings import Loss
 
 TASK = Classify(outputs=3)
 LOGITS = torch.tensor([[2.0, 0.5, -1.0], [0.1, 0.2, 0.3]])

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from automed.config import Optim, Schedule
 from automed.models.catalogue import optimizer_names
 from automed.train.optim import Course, build_optimizer
-from automed.train.settings import Optim, Schedule
 
 
 def network() -> nn.Sequential:
