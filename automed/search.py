@@ -57,7 +57,7 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
     folder = wish.studies / experiment.study.name
     manifest = _read_images(experiment, _data_path(experiment, wish), console)
     folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
-    console.print(_describe(experiment, manifest, folds))
+    console.print(_describe(experiment, manifest, folds), soft_wrap=True)
     if not (folder / "study.json").exists():
         _try_networks(experiment, manifest, console)
     opened = open_study(
@@ -75,7 +75,9 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
     finally:
         opened.close()
     print_verdict(verdict, console)
-    console.print(f"All of it stands in {opened.folder}; see it with: automed dashboard {opened.name}")
+    console.print(
+        f"All of it stands in {folder}; see it with: automed dashboard {opened.name}", soft_wrap=True
+    )
     return verdict
 
 
@@ -122,10 +124,10 @@ def _describe(experiment: Experiment, manifest: Manifest, folds: Folds) -> str:
     ]
     if manifest.copies:
         lines.append(f"{manifest.copies:,} copies of other pictures: never on both sides of a fold")
-    if len(manifest.leaked):
+    if len(manifest.straddling):
         lines.append(
-            f"{len(manifest.leaked):,} held-out pictures also stand in the search data: "
-            "the held-out score is told with and without them"
+            f"{len(manifest.straddling):,} of the held-out pictures, or others of their patients, also stand "
+            "in the search data: the held-out score is told with and without them"
         )
     if manifest.skipped:
         lines.append(f"left out, since they cannot be read ({len(manifest.skipped)}):")
