@@ -17,7 +17,7 @@ from automed.data.folds import Folds, make_folds
 from automed.data.manifest import Manifest, read_manifest
 from automed.errors import AutomedError, Interrupted, SpaceError
 from automed.results.judge import judge
-from automed.results.show import live_view, print_verdict, span
+from automed.results.show import live_view, make_console, print_verdict, span
 from automed.results.status import find_study
 from automed.results.verdict import Verdict
 from automed.study import record
@@ -52,7 +52,7 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
         Interrupted: Ctrl-C; the study stands, and the same command goes on with it.
         AutomedError: the search could not go on.
     """
-    console = console or Console(highlight=False)
+    console = console or make_console()
     experiment, old = _experiment(wish)
     folder = wish.studies / experiment.study.name
     manifest = _read_images(experiment, _data_path(experiment, wish), console)

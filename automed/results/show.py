@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 
 from rich import box
@@ -17,6 +18,12 @@ from automed.settings import Scalar, inspect_settings
 from automed.space.knob import word
 from automed.study.launch import Snapshot
 from automed.study.record import TrialRecord
+
+
+def make_console() -> Console:
+    """Standard output; wide where it is no terminal, since a file or a pipe has no edge to wrap at."""
+    console = Console(highlight=False)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=160)
 
 
 def span(seconds: float) -> str:
@@ -73,7 +80,7 @@ def _workers(running: Iterable[TrialRecord]) -> Table:
         ("worker", "left"), ("trial", "right"), ("fold", "right"), ("epoch", "right"), ("score", "right"),
         ("network", "left"),
     ):  # fmt: skip
-        table.add_column(title, justify="right" if justify == "right" else "left")
+        table.add_column(title, justify="right" if justify == "right" else "left", no_wrap=True)
     for one in running:
         begun = one.epochs > 0
         table.add_row(
@@ -110,9 +117,9 @@ def value_text(scored: Scored, metric: str) -> str:
 
 def _scores_table(rows: Iterable[Scored], metric: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
+    table.add_column("", min_width=16)
     for name in METRICS:
-        table.add_column(name, justify="right", style="bold" if name == metric else "")
+        table.add_column(name, justify="right", style="bold" if name == metric else "", min_width=8)
     table.add_column("images", justify="right")
     for scored in rows:
         table.add_row(scored.name, *(value_text(scored, name) for name in METRICS), f"{scored.images:,}")

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from automed.errors import StudyError, nearest
 from automed.result import METRICS
 from automed.results.judge import verdict_file
-from automed.results.show import print_verdict, span, told, value_text
+from automed.results.show import make_console, print_verdict, span, told, value_text
 from automed.results.verdict import Scored, Verdict
 from automed.study import record
 from automed.study.open import OpenStudy, reopen_study
@@ -47,7 +46,7 @@ def show_status(studies: Path, name: str | None, *, storage: str | None, markdow
         opened.close()
     file = verdict_file(opened.folder)
     verdict = Verdict.read(file) if file.exists() else None
-    console = Console(highlight=False)
+    console = make_console()
     if markdown:
         console.print(Text(page(opened, trials, verdict)), soft_wrap=True)
         return
@@ -86,7 +85,8 @@ def _table(trials: Sequence[TrialRecord]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     best = record.best_of(trials)
     for title in _TITLES[:-1]:
-        table.add_column(title, justify="right" if title in ("trial", "score", "time") else "left")
+        right = title in ("trial", "score", "time")
+        table.add_column(title, justify="right" if right else "left", no_wrap=title != "ended at")
     for one in trials:
         style = "bold green" if best is not None and one.number == best.number else ""
         table.add_row(*(Text(cell) for cell in _cells(one)[:-1]), style=style)

@@ -16,7 +16,7 @@ def score_classes(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, fl
 
     Returns:
         Metric by name. `auroc` is the mean of one class against the rest over the classes that occur beside
-        others in `labels`; NaN where there is only one.
+        others in `labels`; it and `mcc` are NaN where there is only one.
     """
     from sklearn import metrics
 
@@ -29,7 +29,7 @@ def score_classes(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, fl
         "accuracy": float((predicted == labels).mean()),
         "balanced_accuracy": sum(recalls) / len(recalls),
         "auroc": _auroc(labels, probabilities, present),
-        "mcc": metrics.matthews_corrcoef(labels, predicted),
+        "mcc": metrics.matthews_corrcoef(labels, predicted) if len(present) > 1 else float("nan"),
     }
     return {name: float(values[name]) for name in METRICS}
 

@@ -28,6 +28,7 @@ def test_perfect_and_absent() -> None:
     assert set(score_classes(LABELS, np.eye(3)[LABELS]).values()) == {1.0}
     one_class = score_classes(np.zeros(4, int), np.eye(3)[[0, 0, 1, 0]])
     assert math.isnan(one_class["auroc"])
+    assert math.isnan(one_class["mcc"])
     assert one_class["accuracy"] == 0.75
 
 

@@ -1,0 +1,71 @@
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from automed.config import from_flat, to_flat
+from automed.results.show import live_view, span, told
+from automed.study.launch import Snapshot
+from automed.study.record import Result, TrialRecord
+
+CONFIG = to_flat(from_flat({"model.name": "resnet18", "optim.lr": 1.23456e-4, "dropout.placement": "late"}))
+RUNNING = TrialRecord(
+    number=7, state="running", params={}, config=CONFIG, score=None, fold_scores=(0.5,),
+    curve=((0, 0, 0.4), (0, 1, 0.5), (1, 0, 0.6125)), epochs=2, folds=3, result=Result(), worker="0",
+    source="", attempts=1, start=None, finish=None,
+)  # fmt: skip
+BEST = dataclasses.replace(RUNNING, number=2, state="complete", score=0.875)
+SNAPSHOT = Snapshot(
+    total=12, complete=4, pruned=1, failed=1, running=(RUNNING,), best=BEST, elapsed=600, seconds_left=5400,
+    stopping=False,
+)  # fmt: skip
+
+
+def drawn(shown: Snapshot, width: int = 100) -> str:
+    console = Console(width=width, record=True, force_terminal=True, file=io.StringIO())
+    console.print(live_view("brain", shown))
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_live_view_tells_counts_best_workers_and_what_is_left(width: int) -> None:
+    text = drawn(SNAPSHOT, width)
+    for words in (
+        "5 of 12",
+        "1 pruned",
+        "1 tried again",
+        "0.8750",
+        "trial 2",
+        "2/3",
+        "1/2",
+        "0.6125",
+        "1 h 30",
+    ):
+        assert words in text, text
+
+
+def test_it_says_that_it_is_stopping() -> None:
+    assert "Ctrl-C again" in drawn(dataclasses.replace(SNAPSHOT, stopping=True))
+
+
+def test_before_the_first_report_there_are_no_numbers() -> None:
+    begun = dataclasses.replace(RUNNING, curve=(), epochs=0, folds=0)
+    text = drawn(dataclasses.replace(SNAPSHOT, running=(begun,), best=None, seconds_left=None))
+    assert "best so far" not in text
+    assert "left" not in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (89, "89 s"), (300, "5 min"), (5400, "1 h 30 min"), (7260, "2 h 01 min")],
+)
+def test_spans(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+def test_only_what_was_set_is_told() -> None:
+    shown = dict(told(CONFIG))
+    assert shown["optim.lr"] == "0.0001235"
+    assert shown["dropout.placement"] == "late"
+    assert "augment.policy" not in shown
