@@ -82,8 +82,10 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._listener.join()
-        self._process.stdout.close()
+        # A process that the child had started may still hold the pipe; nothing waits for it.
+        self._listener.join(_PATIENCE)
+        if not self._listener.is_alive():
+            self._process.stdout.close()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from automed.study.open import OpenStudy
 
 _MOST_ON_CPU = 8
-_RESTARTS = 5  # how often one worker that crashed is started again
+_RESTARTS = 5  # how often in a row a worker that crashed early is started again
+_EARLY = 60.0  # seconds
 _POLL = 0.2  # seconds between two looks at the workers
 _LOOK = 1.0  # least seconds between two looks at the database
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -198,6 +199,7 @@ class _Crew:
         self._logs = [opened.folder / "logs" / f"worker-{rank}.log" for rank in range(len(environments))]
         self._processes: list[subprocess.Popen[str]] = []
         self._restarts = [0] * len(environments)
+        self._began = [0.0] * len(environments)
         self.interrupted = False
 
     def __enter__(self) -> _Crew:
@@ -217,6 +219,7 @@ class _Crew:
             folder=str(self._opened.folder), storage=self._opened.url, trials=self._trials,
             worker=str(rank), log=str(self._logs[rank]), child=self._child,
         )  # fmt: skip
+        self._began[rank] = time.monotonic()
         with self._logs[rank].open("a") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "automed.study.work"], stdin=subprocess.PIPE, stdout=log, stderr=log,
@@ -230,6 +233,8 @@ class _Crew:
         """Whether any worker runs; one that crashed is started again first."""
         for rank, process in enumerate(self._processes):
             crashed = process.poll() not in (None, 0)
+            if crashed and time.monotonic() - self._began[rank] > _EARLY:
+                self._restarts[rank] = 0
             if crashed and not self.interrupted and self._restarts[rank] < _RESTARTS:
                 self._restarts[rank] += 1
                 _close(process)

@@ -23,7 +23,7 @@ from automed.settings import Scalar
 from automed.space.knob import Knob
 from automed.space.sample import SearchSpace, sample
 from automed.study import record
-from automed.study.experiment import Experiment, read_experiment
+from automed.study.experiment import Experiment, Study, read_experiment
 from automed.study.ledger import lift_halt
 from automed.study.storage import StudyLock, connect, database_url, mask, reachable, sqlite_file
 
@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 _PINS, _FILE, _VERSIONS, _READY = "pins", "experiment", "versions", "ready"
 _NOTE = "study.json"
 _FORKED = 5  # how many of the old study's best a fork starts from
+
+
+class _Note(msgspec.Struct, frozen=True):
+    """What a folder says of its study: its database, and the section the command line may have changed."""
+
+    database: str
+    study: Study
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ def reopen_study(folder: Path, *, storage: str | None = None) -> OpenStudy:
     url = database_url(storage, folder)
     _same_database(folder, url)
     reachable(url)
-    experiment = renamed(read_experiment(file), note["name"])
+    experiment = replace(read_experiment(file), study=note.study)
     lock = StudyLock(url, experiment.study.name)
     with lock.held():
         opened = _attach(experiment, folder, url, lock, create=False)
@@ -187,7 +194,7 @@ def _write_folder(opened: OpenStudy) -> None:
     text = opened.experiment.text
     if opened.study.user_attrs.get(_FILE) != text:
         opened.study.set_user_attr(_FILE, text)
-    note = {"name": opened.name, "database": mask(opened.url)}
+    note = _Note(database=mask(opened.url), study=opened.experiment.study)
     _write(opened.folder / "experiment.yaml", text.encode())
     _write(opened.folder / _NOTE, msgspec.json.format(msgspec.json.encode(note)))
 
@@ -293,13 +300,12 @@ def _refuse_change(pinned: Sequence[str], now: Sequence[str], experiment: Experi
     raise StudyError(Fault(message, file=str(experiment.file), hint=hint))
 
 
-def _note(folder: Path) -> dict[str, str] | None:
-    """What the folder says of its study: its name, and where its database is."""
+def _note(folder: Path) -> _Note | None:
     file = folder / _NOTE
     if not file.exists():
         return None
     try:
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+        return msgspec.json.decode(file.read_bytes(), type=_Note)
     except msgspec.DecodeError as error:
         raise StudyError(f"{file} is damaged: {error}") from None
 
@@ -307,14 +313,9 @@ def _note(folder: Path) -> dict[str, str] | None:
 def _same_database(folder: Path, url: str) -> None:
     """A folder belongs to one database: trials of two would overwrite each other's files."""
     note = _note(folder)
-    if note is None or note["database"] == mask(url):
+    if note is None or note.database == mask(url):
         return
-    if sqlite_file(url) == folder.absolute() / "study.db" and note["database"].endswith("/study.db"):
+    if sqlite_file(url) == folder.absolute() / "study.db" and note.database.endswith("/study.db"):
         return  # the folder was moved, and its database with it
-    fault = f"the study in {folder} is kept in {note['database']}, not in {mask(url)}"
+    fault = f"the study in {folder} is kept in {note.database}, not in {mask(url)}"
     raise StudyError(Fault(fault, hint="give its address with --storage"))
-
-
-def renamed(experiment: Experiment, name: str) -> Experiment:
-    """The same file under the name of another study, such as a fork."""
-    return replace(experiment, study=msgspec.structs.replace(experiment.study, name=name))

@@ -7,6 +7,7 @@ when the input closes the launcher has gone and the worker ends at once. Either 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -85,14 +86,15 @@ class Worker:
     def run(self) -> None:
         """Work until the total is reached, the search is halted, or the worker is told to stop."""
         try:
-            while True:
+            while not self._stopping:
+                self._idle()
                 claim = self._ledger.claim(self._trials)
                 if claim.what == "end":
                     return
                 if claim.trial is None:
-                    self._pause()
-                    continue
-                self._attempt(claim.trial, claim.number)
+                    self._idle(_POLL)
+                else:
+                    self._attempt(claim.trial, claim.number)
         except Stopped:
             return
         finally:
@@ -209,16 +211,17 @@ class Worker:
             self._child.end(now=True)
         self._child = None
 
-    def _pause(self) -> None:
-        """Wait a little for others to end their trials, but not for a note."""
-        try:
-            note = self._inbox.get(timeout=_POLL)
-        except queue.Empty:
-            return
-        if note.what in ("stop", "quit"):
-            raise Stopped
-        if note.what == "exit":
-            self._drop_child()
+    def _idle(self, seconds: float = 0.0) -> None:
+        """Between trials: read the inbox until nothing has come in for so long."""
+        while True:
+            try:
+                note = self._inbox.get(timeout=seconds) if seconds else self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            if note.what in ("stop", "quit"):
+                raise Stopped
+            if note.what == "exit" and self._child is not None and note.sender == self._child.number:
+                self._drop_child()
 
 
 def _never(fold: int, epoch: int, epochs: int) -> bool:  # noqa: ARG001
@@ -254,17 +257,20 @@ def main() -> int:
     # Ctrl-C reaches the whole terminal; the launcher alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    job = msgspec.json.decode(sys.stdin.readline(), type=Job)
+    line = sys.stdin.readline()
+    if not line:  # the launcher died before it had spoken
+        return 0
+    job = msgspec.json.decode(line, type=Job)
     inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
     # A cluster that wants its node back says so with SIGTERM.
     signal.signal(signal.SIGTERM, lambda *_: inbox.put(Note("quit")))
     threading.Thread(target=listen, args=(sys.stdin, inbox.put), name="control", daemon=True).start()
     with Path(job.log).open("a", buffering=1, encoding="utf-8") as log:
         try:
-            opened = reopen_study(Path(job.folder), storage=job.storage)
-            Worker(
-                opened, trials=job.trials, name=job.worker, command=job.child, log=log, inbox=inbox
-            ).run()  # fmt: skip
+            with contextlib.closing(reopen_study(Path(job.folder), storage=job.storage)) as opened:
+                Worker(
+                    opened, trials=job.trials, name=job.worker, command=job.child, log=log, inbox=inbox
+                ).run()  # fmt: skip
         except AutomedError as error:
             log.write(f"{error}\n")
             return error.exit_code

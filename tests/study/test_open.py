@@ -4,13 +4,19 @@ import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import optuna
 import pytest
 
 from automed.errors import StudyError
 from automed.study import record
 from automed.study.ledger import halted
-from automed.study.open import heirs, open_study, renamed, reopen_study
+from automed.study.open import heirs, open_study, reopen_study
+
+
+def renamed(experiment, **changes: object):
+    """What the command line does to a file."""
+    return replace(experiment, study=msgspec.structs.replace(experiment.study, **changes))
 
 
 def waiting(opened) -> list[tuple[str, dict]]:
@@ -114,6 +120,13 @@ def test_the_same_images_elsewhere_are_welcome(open_here, manifest, folds, write
     assert told == [opened.folder]
 
 
+def test_what_the_command_line_changed_is_kept_for_the_workers(open_here, write_space, reopen) -> None:
+    opened = open_here(renamed(write_space(), seed=99, pruner="none"))
+    again = reopen(opened.folder)
+    assert again.experiment == replace(opened.experiment, file=opened.folder / "experiment.yaml")
+    assert (again.experiment.study.seed, again.experiment.study.pruner) == (99, "none")
+
+
 def test_a_missing_study_and_a_missing_database_are_one_line(open_here, tmp_path) -> None:
     with pytest.raises(StudyError, match="there is no study in"):
         reopen_study(tmp_path / "nowhere")
@@ -167,7 +180,7 @@ def test_a_fork_starts_from_the_old_best_that_is_legal(open_here, write_space, t
     changed = write_space(
         **{"vgg11, ": "", "low: 1e-5": "low: 5e-5", "  optim:": "  augment: {mixup: [0.1, 1]}\n  optim:"}
     )
-    fork = open_here(renamed(changed, "child"), folder=tmp_path / "studies" / "child", old=found)
+    fork = open_here(renamed(changed, name="child"), folder=tmp_path / "studies" / "child", old=found)
     assert fork.name == "child"
     sources = dict(waiting(fork))
     assert list(sources) == ["start_from 1", "fork 1", "fork 2"]

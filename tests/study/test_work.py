@@ -109,9 +109,29 @@ def test_a_training_process_that_dies_is_replaced_and_its_trial_tried_again_twic
     assert len(set(seat.runs(0))) == 3
 
 
+class Telling:
+    """An inbox that tells a worker something just before the first event of its child."""
+
+    def __init__(self, note: str) -> None:
+        self.inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
+        self.note = note
+
+    def put(self, note: Note) -> None:
+        if note.what == "child" and self.note:
+            self.inbox.put(Note(self.note))
+            self.note = ""
+        self.inbox.put(note)
+
+    def get(self, timeout: float | None = None) -> Note:
+        return self.inbox.get(timeout=timeout)
+
+    def get_nowait(self) -> Note:
+        return self.inbox.get_nowait()
+
+
 def test_told_to_stop_it_hands_its_trial_back_after_the_epoch(desk) -> None:
     seat = desk()
-    seat.inbox.put(Note("stop"))
+    seat.inbox = Telling("stop")
     (one,) = seat.work(5)
     assert (one.state, one.attempts) == ("waiting", 2)
     failed, waiting = seat.opened.study.get_trials(deepcopy=False)
@@ -123,9 +143,33 @@ def test_told_to_stop_it_hands_its_trial_back_after_the_epoch(desk) -> None:
 def test_when_the_launcher_has_gone_it_does_not_wait_for_the_epoch(desk, monkeypatch) -> None:
     seat = desk()
     monkeypatch.setenv("FAKE_SECONDS", "1000")
-    seat.inbox.put(Note("quit"))
+
+    def leave() -> None:
+        while not (seat.opened.folder / "trials" / "00000" / "runs.txt").exists():
+            pass
+        seat.inbox.put(Note("quit"))
+
+    leaver = threading.Thread(target=leave)
+    leaver.start()
     (one,) = seat.work(5)
+    leaver.join()
     assert (one.state, one.attempts, one.curve) == ("waiting", 2, ())
+
+
+@pytest.mark.parametrize("word", ["stop", "quit"])
+def test_told_to_end_between_trials_it_begins_no_other(desk, word) -> None:
+    seat = desk()
+    seat.work(1)
+    seat.inbox.put(Note(word))
+    (one,) = seat.work(5)
+    assert (one.state, one.attempts) == ("complete", 1)
+
+
+def test_told_to_stop_during_the_last_epoch_it_begins_no_other(desk, write_space) -> None:
+    seat = desk(write_space(**ONE_MODEL), {"resnet18": "diverged"})
+    seat.inbox = Telling("stop")
+    (one,) = seat.work(5)
+    assert (one.state, one.attempts) == ("pruned", 1)
 
 
 def test_a_trial_that_was_taken_away_is_dropped_and_the_next_one_begun(desk, monkeypatch, reopen) -> None:
