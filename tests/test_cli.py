@@ -1,23 +1,15 @@
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def automed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "automed", *arguments],
-        cwd=cwd, capture_output=True, text=True, check=False, env=environment(),
-    )  # fmt: skip
-
-
-def environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "NO_COLOR": "1"}
+MakeShell = Callable[..., Any]
 
 
 @pytest.mark.parametrize(
@@ -37,11 +29,10 @@ def environment() -> dict[str, str]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_input_is_one_clear_error(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    done = automed(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert said in done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+def test_bad_input_is_one_clear_error(
+    arguments: tuple[str, ...], said: str, tmp_path: Path, shell: MakeShell
+) -> None:
+    assert said in shell(tmp_path).run(*arguments, code=2)
     assert list(tmp_path.iterdir()) == [], "nothing is written"
 
 
@@ -55,7 +46,7 @@ def test_a_fault_of_ours_is_one_line_and_its_traceback_a_file(tmp_path: Path) ->
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path, capture_output=True, text=True, check=False,
-        env=environment() | {"TMPDIR": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -64,25 +55,20 @@ def test_a_fault_of_ours_is_one_line_and_its_traceback_a_file(tmp_path: Path) ->
     assert "Traceback" in log.read_text()
 
 
-def test_schema_is_json(tmp_path: Path) -> None:
-    import json
-
-    schema = json.loads(automed("schema", cwd=tmp_path).stdout)
+def test_schema_is_json(tmp_path: Path, shell: MakeShell) -> None:
+    schema = json.loads(shell(tmp_path).run("schema"))
     assert schema["properties"]["space"]["properties"]["dropout"]["properties"]["placement"]
 
 
 @pytest.mark.parametrize("name", ["brain", "brain_cpu", "phantom", "minimal"])
-def test_check_shows_every_knob_of_a_shipped_space(name: str, tmp_path: Path) -> None:
-    done = automed("check", name, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "optim.lr" in done.stdout
-    assert "knobs" in done.stdout
+def test_check_shows_every_knob_of_a_shipped_space(name: str, tmp_path: Path, shell: MakeShell) -> None:
+    said = shell(tmp_path).run("check", name)
+    assert "optim.lr" in said
+    assert "knobs" in said
 
 
-def test_phantom_draws_once_and_never_over_something(tmp_path: Path) -> None:
-    assert automed("phantom", "set", "--patients", "16", cwd=tmp_path).returncode == 0
+def test_phantom_draws_once_and_never_over_something(tmp_path: Path, shell: MakeShell) -> None:
+    shell(tmp_path).run("phantom", "set", "--patients", "16")
     names = {file.parent.name for file in (tmp_path / "set").rglob("*.png")}
     assert names == {"glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor"}
-    again = automed("phantom", "set", cwd=tmp_path)
-    assert again.returncode == 2
-    assert "Traceback" not in again.stderr
+    shell(tmp_path).run("phantom", "set", code=2)

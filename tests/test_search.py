@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -20,6 +21,8 @@ import pytest
 from automed.data.phantom import draw_phantom
 
 ROOT = Path(__file__).resolve().parents[1]
+Shell = Any  # of conftest.py, which cannot be imported
+MakeShell = Callable[..., Shell]
 SPACE = """
 study: {name: small, folds: 2, trials: 3}
 data: {group: {pattern: '^(P[0-9]+)_'}, test: Testing}
@@ -39,38 +42,18 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_phantom(tmp_path_factory.mktemp("phantom") / "images", patients=24, slices=3, size=48)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-def start(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "automed", *arguments],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "AUTOMED_CACHE": str(cache), "COLUMNS": "200"},
+def search(shell: Shell, images: Path, *arguments: str, code: int = 0) -> str:
+    return shell.run(
+        "search", "--space", "small.yaml", "--data", str(images), "--workers", "1", *arguments, code=code
     )  # fmt: skip
 
 
-def automed(folder: Path, cache: Path, *arguments: str, code: int = 0) -> str:
-    process = start(folder, cache, *arguments)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, out + err
-    assert "Traceback" not in out + err
-    return out + err
-
-
-def search(folder: Path, cache: Path, images: Path, *arguments: str, code: int = 0) -> str:
-    command = ("search", "--space", "small.yaml", "--data", str(images), "--workers", "1", *arguments)
-    return automed(folder, cache, *command, code=code)
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, images: Path, cache: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, images: Path, shell: MakeShell) -> Path:
     """A folder in which one search has run to its end."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "small.yaml").write_text(SPACE)
-    (folder / "said.txt").write_text(search(folder, cache, images))
+    (folder / "said.txt").write_text(search(shell(folder), images))
     return folder
 
 
@@ -149,51 +132,51 @@ def test_no_patient_stands_on_both_sides(finished: Path) -> None:
 
 
 def test_the_same_seed_twice_gives_the_same_curves_and_another_seed_does_not(
-    finished: Path, images: Path, cache: Path
+    finished: Path, images: Path, shell: MakeShell
 ) -> None:
-    search(finished, cache, images, "--name", "again")
+    search(shell(finished), images, "--name", "again")
     assert curves(finished, "again") == curves(finished)
-    search(finished, cache, images, "--name", "other", "--seed", "1", "--trials", "1")
+    search(shell(finished), images, "--name", "other", "--seed", "1", "--trials", "1")
     assert curves(finished, "other")["00000"] != curves(finished)["00000"]
 
 
 def test_running_it_again_does_nothing_and_a_larger_total_goes_on(
-    copied: Path, images: Path, cache: Path
+    copied: Path, images: Path, shell: MakeShell
 ) -> None:
     before = curves(copied)
-    search(copied, cache, images)
+    search(shell(copied), images)
     assert curves(copied) == before
-    search(copied, cache, images, "--trials", "4")
+    search(shell(copied), images, "--trials", "4")
     assert done(states(copied)) == 4
     assert before.items() <= curves(copied).items()
 
 
 def test_a_changed_space_is_refused_with_its_difference_and_may_be_forked(
-    copied: Path, images: Path, cache: Path
+    copied: Path, images: Path, shell: MakeShell
 ) -> None:
     before = (copied / "studies" / "small" / "study.db").read_bytes()
     (copied / "small.yaml").write_text(SPACE.replace("high: 1e-2", "high: 3e-2"))
-    said = search(copied, cache, images, code=2)
+    said = search(shell(copied), images, code=2)
     assert "-space.optim.lr" in said
     assert "+space.optim.lr" in said
     assert "--fork" in said
     assert (copied / "studies" / "small" / "study.db").read_bytes() == before
-    search(copied, cache, images, "--fork", "wider", "--trials", "2")
+    search(shell(copied), images, "--fork", "wider", "--trials", "2")
     assert done(states(copied, "wider")) == 2
 
 
-def test_changed_pictures_are_refused(copied: Path, images: Path, cache: Path, tmp_path: Path) -> None:
+def test_changed_pictures_are_refused(copied: Path, images: Path, shell: MakeShell, tmp_path: Path) -> None:
     fewer = Path(shutil.copytree(images, tmp_path / "fewer"))
     next((fewer / "Training").rglob("*.png")).unlink()
-    said = search(copied, cache, fewer, code=2)
+    said = search(shell(copied), fewer, code=2)
     assert "data.fingerprint" in said
 
 
-def test_status_tells_the_winner_without_torch(finished: Path, cache: Path) -> None:
-    said = automed(finished, cache, "status", "small")
+def test_status_tells_the_winner_without_torch(finished: Path, shell: MakeShell) -> None:
+    said = shell(finished).run("status", "small")
     assert "3 complete" in said or "pruned" in said
     assert "Winner" in said
-    markdown = automed(finished, cache, "status", "small", "--markdown")
+    markdown = shell(finished).run("status", "small", "--markdown")
     assert markdown.startswith("# small")
     assert markdown.count("| small_cnn 32 |") == 3
     code = (
@@ -207,19 +190,19 @@ def test_status_tells_the_winner_without_torch(finished: Path, cache: Path) -> N
 
 
 def test_killed_with_everything_and_run_again_the_total_is_exact(
-    tmp_path: Path, images: Path, cache: Path
+    tmp_path: Path, images: Path, shell: MakeShell
 ) -> None:
     (tmp_path / "small.yaml").write_text(SPACE)
     command = ("search", "--space", "small.yaml", "--data", str(images), "--workers", "2", "--trials", "4")
     for _ in range(2):
-        process = start(tmp_path, cache, *command)
+        process = shell(tmp_path).start(*command)
         _wait_for_a_running_trial(tmp_path, process)
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         for member in family:
             member.kill()
         process.communicate()
         assert not any(member.is_running() and member.status() != "zombie" for member in family)
-    automed(tmp_path, cache, *command)
+    shell(tmp_path).run(*command)
     found = states(tmp_path)
     assert done(found) == 4
     assert "RUNNING" not in found
@@ -233,23 +216,25 @@ def _wait_for_a_running_trial(folder: Path, process: subprocess.Popen[str]) -> N
         time.sleep(0.05)
 
 
-def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path: Path, images: Path, cache: Path) -> None:
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
+    tmp_path: Path, images: Path, shell: MakeShell
+) -> None:
     (tmp_path / "small.yaml").write_text(SPACE)
     command = ("search", "--space", "small.yaml", "--data", str(images), "--workers", "1", "--trials", "2")
-    process = start(tmp_path, cache, *command)
+    process = shell(tmp_path).start(*command)
     _wait_for_a_running_trial(tmp_path, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, out + err
     assert "the same command goes on" in err
     assert "RUNNING" not in states(tmp_path)
-    automed(tmp_path, cache, *command)
+    shell(tmp_path).run(*command)
     assert done(states(tmp_path)) == 2
 
 
 @pytest.fixture
-def served(finished: Path, cache: Path) -> Iterator[str]:
-    process = start(finished, cache, "dashboard", "small", "--port", "0")
+def served(finished: Path, shell: MakeShell) -> Iterator[str]:
+    process = shell(finished).start("dashboard", "small", "--port", "0")
     assert process.stdout is not None
     line = process.stdout.readline()
     yield line[line.index("http") :].split()[0]

@@ -1,0 +1,53 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Shell:
+    """The command line, as a user has it in `folder`."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `automed ...` with both outputs piped."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "automed", *arguments],
+            cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **self.environment},
+        )  # fmt: skip
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Run `automed ...` to its end, which must come with this exit code, and return what it said."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=900)
+        assert process.returncode == code, out + err
+        assert "Traceback" not in out + err
+        return out + err
+
+
+@pytest.fixture(scope="session")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shell]:
+    """Makes a shell in a folder; all of them share one image cache, which is not the user's."""
+    cache = tmp_path_factory.mktemp("cache")
+    return lambda folder, **more: Shell(folder, {"AUTOMED_CACHE": str(cache), **more})
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the one weight file the CPU spaces ask for; its numbers are random, its keys real."""
+    import timm
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("weights")
+    network = timm.create_model("tf_efficientnet_lite0")
+    save_file(network.state_dict(), folder / "tf_efficientnet_lite0.safetensors")
+    return folder
