@@ -37,10 +37,11 @@ from safetensors.torch import save_file
 
 from automed.config import TrialConfig
 from automed.errors import TrialError, UserError
+from automed.job import open_job
 from automed.models.build import check_network
 from automed.models.weights import weight_source
 from automed.result import Epoch, FoldResult
-from automed.trial import open_job, refit, run_trial, write_result
+from automed.trial import refit, run_trial, write_result
 
 
 class Line:

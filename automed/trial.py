@@ -1,14 +1,13 @@
 """One trial, start to end: a configuration, the images and the folds in, a `TrialResult` out.
 
 This is the main path, and with `child.py`, which runs it in a process of its own, the only door to torch.
-A study's folder holds all that its trials share (`write_job`), a trial's folder what came of it
+A study's folder holds all that its trials share (`job.py`), a trial's folder what came of it
 (`write_result`).
 """
 
 from __future__ import annotations
 
 import csv
-import functools
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,37 +17,14 @@ import msgspec
 import numpy as np
 
 from automed.config import TrialConfig
-from automed.data.folds import Folds, read_folds, write_folds
 from automed.data.images import load_images
-from automed.data.manifest import Manifest
+from automed.job import open_job
 from automed.models.weights import weight_source
 from automed.result import Epoch, TrialResult
 from automed.tasks.classify import Classify
 from automed.train.crossval import Reporter, cross_validate
 from automed.train.learner import Learner, Material
 from automed.train.plan import make_plan
-
-
-class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every trial of a study shares, beside the images and the folds."""
-
-    metric: str
-    weights: str | None = None
-
-
-def write_job(folder: Path, *, manifest: Manifest, folds: Folds, job: Job) -> None:
-    """Write into a study's folder all that a trial needs besides its configuration."""
-    manifest.write(folder / "data.json")
-    write_folds(folds, manifest, folder / "folds.csv")
-    (folder / "job.json").write_bytes(msgspec.json.format(msgspec.json.encode(job)))
-
-
-@functools.lru_cache(maxsize=1)
-def open_job(study: Path) -> tuple[Manifest, Folds, Job]:
-    """What `write_job` wrote; kept, since a child runs many trials of one study."""
-    manifest = Manifest.read(study / "data.json")
-    folds = read_folds(study / "folds.csv", manifest)
-    return manifest, folds, msgspec.json.decode((study / "job.json").read_bytes(), type=Job)
 
 
 def load_material(study: Path, config: TrialConfig) -> Material:

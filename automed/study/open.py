@@ -19,6 +19,7 @@ import msgspec
 
 import automed
 from automed.errors import Fault, StudyError
+from automed.job import Job, write_job
 from automed.settings import Scalar
 from automed.space.knob import Knob
 from automed.space.sample import SearchSpace, sample
@@ -89,7 +90,7 @@ def open_study(
         folder: of the study; made where it is missing.
         storage: a SQLAlchemy address; `study.db` in the folder by default.
         old: trials of another study; the best of them are tried first in a new one (a fork).
-        write_job: writes into the folder what the training process needs; `automed.trial` does by default.
+        write_job: writes into the folder what the training process needs; `automed.job` does by default.
 
     Raises:
         StudyError: the study was pinned to something else, or its database cannot be used.
@@ -267,13 +268,11 @@ def _fit(space: SearchSpace, old: record.TrialRecord) -> dict[str, Scalar] | Non
 
 def _job_writer(experiment: Experiment, manifest: Manifest, folds: Folds) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
-        from automed import trial
-
         path = experiment.weights.path
-        job = trial.Job(
+        job = Job(
             metric=experiment.study.metric, weights=None if path is None else str(Path(path).absolute())
         )
-        trial.write_job(folder, manifest=manifest, folds=folds, job=job)
+        write_job(folder, manifest=manifest, folds=folds, job=job)
 
     return write
 
