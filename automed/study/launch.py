@@ -160,16 +160,25 @@ class _Watch:
 
     def look(self, *, stopping: bool) -> Snapshot:
         before = time.monotonic()
-        trials = self._opened.study.get_trials(deepcopy=False)
-        found, tally = record.records_of(trials), record.count(trials)
-        running = sorted((one for one in found if one.state == "running"), key=lambda one: one.worker)
-        now = time.monotonic()
-        self._next = now + max(_LOOK, 20 * (now - before))
-        return Snapshot(
-            total=self._trials, complete=tally.complete, pruned=tally.pruned, failed=tally.failed,
-            running=tuple(running), best=record.best_of(found), elapsed=now - self._began,
-            seconds_left=seconds_left(found, self._trials, self._workers), stopping=stopping,
-        )  # fmt: skip
+        shown = snapshot(
+            self._opened, self._trials, self._workers, elapsed=before - self._began, stopping=stopping
+        )
+        self._next = before + max(_LOOK, 20 * (time.monotonic() - before))
+        return shown
+
+
+def snapshot(
+    opened: OpenStudy, trials: int, workers: int, *, elapsed: float = 0.0, stopping: bool = False
+) -> Snapshot:
+    """The search as the database has it now."""
+    there = opened.study.get_trials(deepcopy=False)
+    found, tally = record.records_of(there), record.count(there)
+    running = sorted((one for one in found if one.state == "running"), key=lambda one: one.worker)
+    return Snapshot(
+        total=trials, complete=tally.complete, pruned=tally.pruned, failed=tally.failed,
+        running=tuple(running), best=record.best_of(found), elapsed=elapsed,
+        seconds_left=seconds_left(found, trials, workers), stopping=stopping,
+    )  # fmt: skip
 
 
 def seconds_left(found: Sequence[TrialRecord], total: int, workers: int) -> float | None:
