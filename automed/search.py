@@ -17,9 +17,10 @@ from automed.data.folds import Folds, make_folds
 from automed.data.manifest import Manifest, read_manifest
 from automed.errors import AutomedError, Interrupted, SpaceError
 from automed.results.judge import judge
-from automed.results.show import live_view, make_console, print_verdict, span
+from automed.results.show import live_view, print_verdict
 from automed.results.status import find_study
 from automed.results.verdict import Verdict
+from automed.screen import make_console, span
 from automed.study import record
 from automed.study.experiment import Experiment, find_space, read_experiment
 from automed.study.launch import Outcome, Snapshot, launch

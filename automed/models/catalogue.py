@@ -50,6 +50,12 @@ def model_names() -> frozenset[str]:
     return PLAIN | _timm_homes().keys()
 
 
+def names_in(folder: Path) -> frozenset[str]:
+    """The networks that a folder of weight files has weights for, by the names of the files."""
+    stems = (file.name.split(".")[0] for file in folder.glob("*.safetensors"))
+    return frozenset(name for stem in stems for name in (stem, stem.split("-")[0]) if name in model_names())
+
+
 def has_drop_path(name: str) -> bool:
     """Whether a network has residual paths that stochastic depth can skip."""
     return name not in PLAIN and name in _timm_homes() and _module_has_drop_path(_timm_homes()[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 
 from rich import box
@@ -14,24 +13,11 @@ from rich.text import Text
 from automed.config import TrialConfig
 from automed.result import METRICS
 from automed.results.verdict import Scored, Verdict
+from automed.screen import span
 from automed.settings import Scalar, inspect_settings
 from automed.space.knob import word
 from automed.study.launch import Snapshot
 from automed.study.record import TrialRecord
-
-
-def make_console() -> Console:
-    """Standard output; wide where it is no terminal, since a file or a pipe has no edge to wrap at."""
-    console = Console(highlight=False)
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=160)
-
-
-def span(seconds: float) -> str:
-    """A length of time as people say it: 42 s, 12 min, 3 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def told(config: Mapping[str, Scalar]) -> list[tuple[str, str]]:

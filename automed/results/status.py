@@ -12,8 +12,9 @@ from rich.text import Text
 from automed.errors import StudyError, nearest
 from automed.result import METRICS
 from automed.results.judge import verdict_file
-from automed.results.show import make_console, print_verdict, span, told, value_text
+from automed.results.show import print_verdict, told, value_text
 from automed.results.verdict import Scored, Verdict
+from automed.screen import make_console, span
 from automed.study import record
 from automed.study.open import OpenStudy, reopen_study
 from automed.study.record import TrialRecord

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from automed.screen import make_console
 from automed.settings import Setting
 from automed.space.knob import Knob, word
 from automed.space.sample import SearchSpace
@@ -62,20 +63,20 @@ def print_table(space: SearchSpace, settings: Mapping[str, Setting], *, width: i
     Args:
         space: what to show.
         settings: all settings by dotted name, for what each one is about.
-        width: columns of text; that of the terminal where not given.
+        width: columns of text; that of the terminal where not given, and wide where there is none.
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for title in ("knob", "tried", "when", "what it is"):
+    table.add_column("knob", no_wrap=True)
+    for title in ("tried", "when", "what it is"):
         table.add_column(title, overflow="fold")
     for row in rows(space, settings):
         style = "" if row.searched else "dim"
         cells = (row.name, row.tried, row.when.replace("; ", "\n"), row.about)
         table.add_row(*(Text(cell) for cell in cells), style=style)
-    console = Console(width=width, highlight=False)
+    console = make_console(width)
     console.print(table)
     console.print(Text(summary(space)))

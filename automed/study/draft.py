@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from automed.data.survey import Survey, survey
 from automed.errors import Fault, UserError
+from automed.models.catalogue import names_in
 
 FEW = 1000
 """Below this many pictures in a class, pretrained weights come first, and most of them stay frozen."""
 
+_SMALL = ("tf_efficientnet_lite0",)  # worth a try on any machine where its weights are at hand
 _UNEVEN = 1.5  # the largest class over the smallest, from which on the imbalance is worth a knob
 
 
@@ -62,9 +65,11 @@ def write_draft(data: Path, out: Path | None = None, *, gpu: bool | None = None)
     if out.exists():
         raise UserError(Fault("there is such a file already", str(out), hint="name another with --out"))
     found = survey(data)
+    folder = os.environ.get("AUTOMED_WEIGHTS")
     text = draft_space(
-        found, name, gpu=shutil.which("nvidia-smi") is not None if gpu is None else gpu, data=data
-    )
+        found, name, gpu=shutil.which("nvidia-smi") is not None if gpu is None else gpu, data=data,
+        local=names_in(Path(folder)) if folder else None,
+    )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     pictures, classes = sum(found.splits.values()), len(found.classes)
@@ -74,10 +79,26 @@ def write_draft(data: Path, out: Path | None = None, *, gpu: bool | None = None)
     )
 
 
-def draft_space(found: Survey, name: str, *, gpu: bool = False, data: Path | None = None) -> str:
-    """The text of a space file for a data set that was looked at; `read_experiment` takes it as it is."""
+def draft_space(
+    found: Survey, name: str, *, gpu: bool = False, data: Path | None = None,
+    local: frozenset[str] | None = None,
+) -> str:  # fmt: skip
+    """The text of a space file for a data set that was looked at; `read_experiment` takes it as it is.
+
+    Args:
+        found: what the look showed.
+        name: of the study.
+        gpu: size the space for one.
+        data: where the data lies, to stand in the file.
+        local: the networks whose weights are in the local folder; None: the hub has them all.
+    """
     machine = _GPU if gpu else _CPU
-    parts = (_head(found, data), _study(found, name, machine), _data(found, data), _space(found, machine))
+    parts = (
+        _head(found, data),
+        _study(found, name, machine),
+        _data(found, data),
+        _space(found, machine, local),
+    )
     return "\n".join(line for part in parts for line in (*part, ""))
 
 
@@ -158,21 +179,22 @@ def _group(found: Survey) -> Iterator[str]:
         yield "  group: none    # every picture for itself; only copies of one picture stay together"
 
 
-def _space(found: Survey, machine: _Machine) -> Iterator[str]:
+def _space(found: Survey, machine: _Machine, local: frozenset[str] | None) -> Iterator[str]:
     few = min(found.counts.values()) < FEW
     plain = machine.plain[:1] if few else machine.plain
+    extra = () if local is None or not few else (name for name in _SMALL if name in local)
+    timm = tuple(dict.fromkeys((*machine.timm, *extra)))
+    pretrained = timm if local is None else tuple(name for name in timm if name in local)
     yield "space:"
     yield "  model:"
-    yield f"    name: [{', '.join((*machine.timm, *plain))}]"
-    if few:
-        yield f"    # Fewer than {FEW} pictures in a class: pretrained weights first, most of them frozen."
-        yield f"    pretrained: {{value: true, unless: {{model.name: [{', '.join(plain)}]}}}}"
-    else:
-        yield f"    pretrained: {{choices: [true, false], unless: {{model.name: [{', '.join(plain)}]}}}}"
+    yield f"    name: [{', '.join((*timm, *plain))}]"
+    yield from _pretrained(few, pretrained, [name for name in (*timm, *plain) if name not in pretrained])
     yield f"    image_size: [{', '.join(str(size) for size in _sizes(found.sides[1], machine.sizes))}]"
-    yield "  freeze:             # share of the stages, from the input, that keep their weights"
-    yield f"    depth: {{low: {0.25 if few else 0}, high: 1, step: 0.25, when: {{model.pretrained: true}}}}"
-    yield f"    thaw_epoch: [0, {max(1, machine.epochs // 3)}]    # 0: they never learn"
+    if pretrained:
+        yield "  freeze:             # share of the stages, from the input, that keep their weights"
+        low = 0.25 if few else 0
+        yield f"    depth: {{low: {low}, high: 1, step: 0.25, when: {{model.pretrained: true}}}}"
+        yield f"    thaw_epoch: [0, {max(1, machine.epochs // 3)}]    # 0: they never learn"
     yield "  dropout:"
     yield "    placement: [none, head]"
     yield "    rate: {low: 0.1, high: 0.5}"
@@ -190,13 +212,27 @@ def _space(found: Survey, machine: _Machine) -> Iterator[str]:
     yield "  augment:"
     yield "    policy: [none, light, strong]"
     yield ""
+    yield from _starts(few, pretrained, plain[0])
+
+
+def _pretrained(few: bool, pretrained: Sequence[str], scratch: Sequence[str]) -> Iterator[str]:
+    if not pretrained:
+        yield "    # No weights for these in $AUTOMED_WEIGHTS: all of them start from scratch."
+        return
+    if few:
+        yield f"    # Fewer than {FEW} pictures in a class: pretrained weights first, most of them frozen."
+    what = "value: true" if few else "choices: [true, false]"
+    yield f"    pretrained: {{{what}, unless: {{model.name: [{', '.join(scratch)}]}}}}"
+
+
+def _starts(few: bool, pretrained: Sequence[str], plain: str) -> Iterator[str]:
     yield "start_from:           # tried first; what an entry leaves out is drawn"
-    for name in machine.timm[:2]:
+    for name in pretrained[:2]:
         for depth in (1, 0.75) if few else (0.5, 0):
             rate = "3e-3" if depth == 1 else "1e-3"
             given = f"model.name: {name}, model.pretrained: true, freeze.depth: {depth}, optim.lr: {rate}"
             yield f"  - {{{given}}}"
-    yield f"  - {{model.name: {plain[0]}, optim.lr: 1e-3}}"
+    yield f"  - {{model.name: {plain}, optim.lr: 1e-3}}"
 
 
 def _sizes(side: int, sizes: tuple[int, ...]) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from automed.config import from_flat, to_flat
-from automed.results.show import live_view, span, told
+from automed.results.show import live_view, told
+from automed.screen import span
 from automed.study.launch import Snapshot
 from automed.study.record import Result, TrialRecord
 

@@ -49,6 +49,21 @@ def test_few_pictures_start_pretrained_and_frozen(gpu: bool, tmp_path: Path) -> 
     assert (read_.data.test, read_.data.group) == ("test", "none")
 
 
+def test_only_what_the_local_folder_holds_is_pretrained(tmp_path: Path) -> None:
+    def drafted(*names: str) -> Experiment:
+        file = tmp_path / "draft.yaml"
+        file.write_text(draft_space(FEW, "my-data", local=frozenset(names)), encoding="utf-8")
+        return read_experiment(file)
+
+    one = drafted("resnet18", "vit_base_patch16_224")
+    (pretrained,) = (knob for knob in one.space.knobs if knob.name == "model.pretrained")
+    asked = [name for name in choices(one, "model.name") if pretrained.asked({"model.name": str(name)})]
+    assert asked == ["resnet18"]
+    assert one.space.start_from[0]["model.name"] == "resnet18"
+    none = drafted()
+    assert not [knob for knob in none.space.knobs if knob.name.startswith(("model.pretrained", "freeze"))]
+
+
 @pytest.mark.parametrize("gpu", [False, True])
 def test_many_pictures_may_start_from_scratch(gpu: bool, tmp_path: Path) -> None:
     read_ = read(MANY, tmp_path, gpu=gpu)

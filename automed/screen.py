@@ -1,0 +1,29 @@
+"""Standard output, as everything that draws there sees it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WIDE = 160
+
+
+def make_console(width: int | None = None) -> Console:
+    """A console on standard output; wide where it is no terminal: a file or a pipe has no edge to wrap at."""
+    from rich.console import Console
+
+    console = Console(width=width, highlight=False)
+    if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _WIDE
+    return console
+
+
+def span(seconds: float) -> str:
+    """A length of time as people say it: 42 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
