@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# One thread, as a worker has it: on two cores, two of them beside other work cost more than they bring.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
