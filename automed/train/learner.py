@@ -124,7 +124,8 @@ class Learner:
         evaluation = self.evaluate(self.validation)
         if len(self.validation) and not math.isfinite(evaluation.loss):
             raise TrialError(self._diverged("validation loss", evaluation.loss))
-        self.course.epoch_ended(evaluation.loss)
+        # A refit has nothing to validate on; there a plateau is one of the training loss.
+        self.course.epoch_ended(evaluation.loss if len(self.validation) else train_loss)
         self._remember(evaluation)
         row = Epoch(
             fold=self.fold,
