@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,7 @@ def test_the_commands_of_daily_use(images: Path, shell: MakeShell, weights: Path
     assert "1 complete" in here.run(*status)
     served = here.start(*dashboard, "--port", "0")
     assert "http://127.0.0.1:" in served.stdout.readline()
-    served.send_signal(signal.SIGINT)
+    served.terminate()
     served.communicate(timeout=60)
 
 

@@ -238,9 +238,8 @@ def served(finished: Path, shell: MakeShell) -> Iterator[str]:
     assert process.stdout is not None
     line = process.stdout.readline()
     yield line[line.index("http") :].split()[0]
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     process.communicate(timeout=60)
-    assert process.returncode == 130
 
 
 def test_the_dashboard_answers_on_this_machine_only(served: str) -> None:
