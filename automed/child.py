@@ -41,6 +41,7 @@ from automed.job import open_job
 from automed.models.build import check_network
 from automed.models.weights import weight_source
 from automed.result import Epoch, FoldResult
+from automed.train.learner import Learner
 from automed.trial import refit, run_trial, write_result
 
 
@@ -103,12 +104,13 @@ def _refit(line: Line, request: dict[str, Any]) -> dict[str, Any]:
     study, out, epochs = Path(request["study"]), Path(request["out"]), request["epochs"]
     manifest, folds, job = open_job(study)
     remote = _Remote(line, epochs=epochs, folds=folds.count, metric=job.metric)
+    config = _config(Path(request["trial"]))
     learner, probabilities = refit(
-        _config(Path(request["trial"])), study, remote.epoch,
+        config, study, remote.epoch,
         seed=request["seed"], number=request["number"], epochs=epochs,
     )  # fmt: skip
     state = {name: value.contiguous() for name, value in learner.module.state_dict().items()}
-    save_file(state, out / "model.safetensors")
+    save_file(state, out / "model.safetensors", metadata=_card(learner, config, manifest.classes))
     np.savez_compressed(out / "test.npz", index=manifest.test, probability=probabilities)
     return {}
 
@@ -123,11 +125,23 @@ def _check(line: Line, request: dict[str, Any]) -> dict[str, Any]:
                 pretrained=pretrained, weights=source,
             )  # fmt: skip
         except UserError as error:
-            faults = [fault.text() for fault in error.faults]
+            faults = [_line(error)]
         except TrialError as error:
             faults = [str(error)]
         line.tell(event="network", tried=tried, faults=faults)
     return {}
+
+
+def _card(learner: Learner, config: TrialConfig, classes: tuple[str, ...]) -> dict[str, str]:
+    """What the weights need to be used again; safetensors keeps text only."""
+    card = {"config": config, "classes": classes, "mean": learner.network.mean, "std": learner.network.std}
+    return {key: msgspec.json.encode(value).decode() for key, value in card.items()}
+
+
+def _line(error: UserError) -> str:
+    """All faults in one line."""
+    texts = (f"{fault.message} ({fault.hint})" if fault.hint else fault.message for fault in error.faults)
+    return " ".join("; ".join(texts).split())
 
 
 _VERBS = {"train": _train, "refit": _refit, "check": _check}
@@ -144,7 +158,7 @@ def answer(line: Line, request: dict[str, Any]) -> None:
         kind = "diverged" if str(error).startswith("diverged") else "broken"
         line.tell(event="fault", kind=kind, reason=str(error))
     except UserError as error:
-        line.tell(event="fault", kind="broken", reason="; ".join(fault.text() for fault in error.faults))
+        line.tell(event="fault", kind="environment", reason=_line(error))
     except Exception as error:
         traceback.print_exc()
         line.tell(event="fault", kind="broken", reason=f"{type(error).__name__}: {error}"[:500])

@@ -61,7 +61,9 @@ def search(
         int | None, typer.Option(min=1, help="Processes that train: by default one a GPU, or one a core.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The study's name, instead of the file's.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The study's seed, instead of the file's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="The study's seed, instead of the file's.")
+    ] = None,
     fork: Annotated[
         str | None, typer.Option(help="Begin a new study of this name with the best of the old one.")
     ] = None,
@@ -166,6 +168,9 @@ def main() -> None:
         # The reader of our output, such as `head`, has seen enough.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        typer.echo(f"automed: {error.filename or 'a file'}: {error.strerror or error}", err=True)
+        sys.exit(2)
     except Exception as error:
         typer.echo(f"automed: {_note_crash(error)}", err=True)
         sys.exit(1)

@@ -56,6 +56,7 @@ class UserError(AutomedError):
     """Bad input, with every fault found in it. `subject` names what was read."""
 
     exit_code = 2
+    closing = ""
 
     def __init__(self, faults: Fault | str | Iterable[Fault], subject: str = "") -> None:
         if isinstance(faults, str):
@@ -65,19 +66,25 @@ class UserError(AutomedError):
         super().__init__(self.text())
 
     def text(self) -> str:
-        """All faults, then one line that counts them."""
-        count = len(self.faults)
-        where = f" in {self.subject}" if self.subject else ""
-        summary = f"{count} fault{'s' if count != 1 else ''}{where}; nothing was run."
-        return "\n".join([*(fault.text() for fault in self.faults), summary])
+        """All faults; of a file or of images also one line that counts them."""
+        lines = [fault.text() for fault in self.faults]
+        if self.closing:
+            count = len(self.faults)
+            where = f" in {self.subject}" if self.subject else ""
+            lines.append(f"{count} fault{'s' if count != 1 else ''}{where}; {self.closing}.")
+        return "\n".join(lines)
 
 
 class SpaceError(UserError):
     """The YAML file says something that automed cannot do."""
 
+    closing = "nothing was run"
+
 
 class DataError(UserError):
     """The images cannot be used as they are."""
+
+    closing = "nothing was run"
 
 
 class WeightsError(UserError):

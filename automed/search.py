@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
+import numpy as np
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,12 +18,12 @@ from automed.data.folds import Folds, make_folds
 from automed.data.manifest import Manifest, read_manifest
 from automed.errors import AutomedError, Interrupted, SpaceError
 from automed.results.judge import judge
-from automed.results.show import live_view, print_verdict
+from automed.results.show import live_view, print_verdict, untrainable
 from automed.results.status import find_study
 from automed.results.verdict import Verdict
 from automed.screen import make_console, span
 from automed.study import record
-from automed.study.experiment import Experiment, find_space, read_experiment
+from automed.study.experiment import Experiment, find_space, read_experiment, shipped, with_study
 from automed.study.launch import Outcome, Snapshot, launch
 from automed.study.open import OpenStudy, open_study, reopen_study
 from automed.study.preflight import preflight
@@ -76,6 +77,11 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
     finally:
         opened.close()
     print_verdict(verdict, console)
+    shown = outcome.snapshot
+    console.print(
+        f"Chosen as the best of {shown.complete} complete trials ({shown.pruned} were pruned) on these "
+        "folds, so the cross-validated score is somewhat too good.", soft_wrap=True,
+    )  # fmt: skip
     console.print(
         f"All of it stands in {folder}; see it with: automed dashboard {opened.name}", soft_wrap=True
     )
@@ -83,20 +89,20 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
 
 
 def _experiment(wish: Wish) -> tuple[Experiment, list[record.TrialRecord]]:
-    """The file with what the command line changes in it; with --fork, the old study's trials too."""
+    """The file with what the command line changes in it; for a new fork, the old study's trials too."""
     experiment = read_experiment(find_space(wish.space or "phantom"))
     changes = {key: value for key, value in (("name", wish.name), ("seed", wish.seed)) if value is not None}
-    experiment = replace(experiment, study=msgspec.structs.replace(experiment.study, **changes))
+    experiment = with_study(experiment, **changes)
     if wish.fork is None:
         return experiment, []
+    fork = with_study(experiment, name=wish.fork)
+    if (wish.studies / wish.fork / "study.json").exists():
+        return fork, []  # it was made before, and goes on
     old = reopen_study(find_study(wish.studies, experiment.study.name), storage=wish.storage)
     try:
-        trials = record.records(old.study)
+        return fork, record.records(old.study)
     finally:
         old.close()
-    if (wish.studies / wish.fork).exists():
-        raise SpaceError(f"--fork {wish.fork}: there is something in {wish.studies / wish.fork} already")
-    return replace(experiment, study=msgspec.structs.replace(experiment.study, name=wish.fork)), trials
 
 
 def _data_path(experiment: Experiment, wish: Wish) -> Path:
@@ -104,7 +110,7 @@ def _data_path(experiment: Experiment, wish: Wish) -> Path:
         return wish.data
     if experiment.data.path is not None:
         return Path(experiment.data.path)
-    if wish.space is None:
+    if experiment.file == shipped("phantom"):
         from automed.data.phantom import draw_phantom
 
         drawn = wish.studies / experiment.study.name / "images"
@@ -123,6 +129,13 @@ def _describe(experiment: Experiment, manifest: Manifest, folds: Folds) -> str:
         f"{len(manifest.search):,} pictures to search in {len(manifest.classes)} classes{test}; "
         f"{folds.count} folds, {len(experiment.space.searched)} knobs"
     ]
+    counts = np.bincount(manifest.labels[manifest.search], minlength=len(manifest.classes))
+    lines.append(", ".join(f"{name} {count:,}" for name, count in zip(manifest.classes, counts, strict=True)))
+    splits = Counter(manifest.items[row].split for row in manifest.search)
+    if len(splits) > 1:
+        lines.append("searched together: " + ", ".join(f"{name} {n:,}" for name, n in sorted(splits.items())))
+    if manifest.contradicted:
+        lines.append(f"{manifest.contradicted:,} pictures stand there under more than one class")
     if manifest.copies:
         lines.append(f"{manifest.copies:,} copies of other pictures: never on both sides of a fold")
     if len(manifest.straddling):
@@ -165,11 +178,12 @@ class _Lines:
         if shown.done == self._done and shown.elapsed - self._told < _QUIET_EVERY:
             return
         self._done, self._told = shown.done, shown.elapsed
+        pruned = f"{shown.pruned} pruned{untrainable(shown.untrainable)}"
         best = "" if shown.best is None else f"; best {shown.best.score:.4f} (trial {shown.best.number})"
         left = "" if shown.seconds_left is None else f"; about {span(shown.seconds_left)} left"
         at = ", ".join(f"trial {one.number} fold {one.fold + 1} epoch {one.epoch}" for one in shown.running)
         self._console.print(
-            f"{span(shown.elapsed)}: {shown.done} of {shown.total} trials, {shown.pruned} pruned{best}"
+            f"{span(shown.elapsed)}: {shown.done} of {shown.total} trials, {pruned}{best}"
             f"{left}" + (f"; running: {at}" if at else ""), soft_wrap=True,
         )  # fmt: skip
 

@@ -161,6 +161,7 @@ def test_a_changed_space_is_refused_with_its_difference_and_may_be_forked(
     assert "+space.optim.lr" in said
     assert "--fork" in said
     assert (copied / "studies" / "small" / "study.db").read_bytes() == before
+    search(shell(copied), images, "--fork", "wider", "--trials", "1")
     search(shell(copied), images, "--fork", "wider", "--trials", "2")
     assert done(states(copied, "wider")) == 2
 
@@ -170,6 +171,31 @@ def test_changed_pictures_are_refused(copied: Path, images: Path, shell: MakeShe
     next((fewer / "Training").rglob("*.png")).unlink()
     said = search(shell(copied), fewer, code=2)
     assert "data.fingerprint" in said
+
+
+def test_a_damaged_verdict_is_made_again(copied: Path, images: Path, shell: MakeShell) -> None:
+    file = copied / "studies" / "small" / "winner" / "verdict.json"
+    before = json.loads(file.read_text())
+    file.write_text(file.read_text()[:100])
+    assert "Winner" not in shell(copied).run("status")
+    search(shell(copied), images)
+    assert json.loads(file.read_text())["cross_validated"] == before["cross_validated"]
+
+
+def test_a_weight_file_that_goes_away_stops_the_search_and_costs_no_trial(
+    tmp_path: Path, images: Path, shell: MakeShell, weights: Path
+) -> None:
+    space = SPACE.replace("name: small_cnn,", "name: tf_efficientnet_lite0, pretrained: true,")
+    (tmp_path / "small.yaml").write_text(space.replace("epochs: 2", "epochs: 1"))
+    command = ("search", "--space", "small.yaml", "--data", str(images), "--workers", "1", "--trials")
+    shell(tmp_path, AUTOMED_WEIGHTS=str(weights)).run(*command, "1")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    said = shell(tmp_path, AUTOMED_WEIGHTS=str(empty)).run(*command, "2", code=1)
+    assert "tf_efficientnet_lite0" in said
+    assert done(states(tmp_path)) == 1
+    shell(tmp_path, AUTOMED_WEIGHTS=str(weights)).run(*command, "2")
+    assert done(states(tmp_path)) == 2
 
 
 def test_status_tells_the_winner_without_torch(finished: Path, shell: MakeShell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from automed.data.scan import Progress, scan_files
 from automed.data.settings import Data
 from automed.data.sources import Listing, Row, list_csv, list_folder
 from automed.errors import DataError, Fault, StudyError, nearest
+
+_SLIP = 0.85  # how alike two names of splits are when one is a slip for the other: Testng, not Training
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,11 @@ class Manifest:
     def straddling(self) -> np.ndarray:
         """The held-out rows whose patient, or a copy, also stands in the search data, (n,)."""
         return self.test[np.isin(self.groups[self.test], self.groups[self.search])]
+
+    @cached_property
+    def contradicted(self) -> int:
+        """How many different pictures stand under more than one class."""
+        return len({(item.digest, item.label) for item in self.items}) - len({i.digest for i in self.items})
 
     @cached_property
     def content(self) -> str:
@@ -221,6 +229,10 @@ def scan(listing: Listing, progress: Progress | None = None) -> list[Facts | str
 def _test_split(name: str, listing: Listing, faults: list[Fault]) -> str:
     """The split that is held out, as the data spells it."""
     splits = listing.splits
+    for split in splits:
+        slip = difflib.SequenceMatcher(None, split.lower(), name.lower()).ratio() > _SLIP
+        if split != name and name in splits and slip:
+            faults.append(Fault(f"the split '{split}' looks like a slip for '{name}', which is held out"))
     if name == "none" or name in splits or not splits:
         return name
     same = [split for split in splits if split.lower() == name.lower()]

@@ -44,7 +44,7 @@ class Dropout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Literal["none", "head", "late", "all"],
         setting("before the classifier, also after the last third of the stages, or after every stage"),
     ] = "none"
-    rate: Annotated[float, setting("share of the values set to zero", ge=0, lt=1, needs=(_PLACED,))] = 0.0
+    rate: Annotated[float, setting("share of the values set to zero", ge=0, lt=1, needs=(_PLACED,))] = 0.5
     path_rate: Annotated[
         float, setting("stochastic depth: share of residual paths skipped", ge=0, lt=1, needs=(_RESIDUAL,))
     ] = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from filelock import FileLock
 
 from automed.data.manifest import Manifest
 from automed.errors import AutomedError
@@ -24,33 +26,46 @@ OnEpoch = Callable[[int, int], None]
 """Hears of (epochs trained, epochs in all)."""
 
 
-def verdict_file(folder: Path) -> Path:
-    """Where the verdict on a study stands."""
-    return folder / "winner" / "verdict.json"
+def standing_verdict(folder: Path, best: TrialRecord | None) -> Verdict | None:
+    """The verdict on the best trial of a study, whole with its model; None if it has yet to be made."""
+    winner = folder / "winner"
+    try:
+        verdict = Verdict.read(winner / "verdict.json")
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return None
+    whole = best is not None and verdict.trial == best.number and (winner / "model.safetensors").exists()
+    return verdict if whole else None
 
 
 def judge(
     opened: OpenStudy, winner: TrialRecord, *,
     on_epoch: OnEpoch | None = None, child: Sequence[str] = TRAIN,
 ) -> Verdict:  # fmt: skip
-    """Score the winner out of fold; where a test set is named, refit and score it there too.
+    """Score the winner out of fold, refit it on all searched images, and score that where none was searched.
 
     A refit that was made before for the same winner is not made again.
 
     Raises:
         AutomedError: the refit could not be trained.
     """
+    with FileLock(opened.folder / "winner.lock"):
+        old = standing_verdict(opened.folder, winner)
+        return old or _judge(opened, winner, on_epoch, child)
+
+
+def _judge(opened: OpenStudy, winner: TrialRecord, on_epoch: OnEpoch | None, child: Sequence[str]) -> Verdict:
     manifest = Manifest.read(opened.folder / "data.json")
     trial = opened.folder / "trials" / winner.folder
-    file = verdict_file(opened.folder)
-    if file.exists() and (old := Verdict.read(file)).trial == winner.number:
-        return old
-    file.parent.mkdir(parents=True, exist_ok=True)
+    if not (trial / "out_of_fold.npz").exists():
+        raise AutomedError(f"{trial / 'out_of_fold.npz'} is not on this machine; judge where it was trained")
+    out, done = opened.folder / "winner.part", opened.folder / "winner"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
     epochs = _epochs(trial, winner)
-    _refit(opened, winner, epochs, on_epoch, child)
+    _refit(opened, winner, epochs, out, on_epoch, child)
     held_out = []
     if len(manifest.test):
-        with np.load(file.parent / "test.npz", allow_pickle=False) as kept:
+        with np.load(out / "test.npz", allow_pickle=False) as kept:
             held_out = score_held_out(manifest, kept["index"], kept["probability"])
     verdict = Verdict(
         study=opened.name,
@@ -63,7 +78,9 @@ def judge(
         held_out=held_out,
         epochs=epochs,
     )
-    verdict.write(file)
+    verdict.write(out / "verdict.json")
+    shutil.rmtree(done, ignore_errors=True)
+    out.rename(done)
     return verdict
 
 
@@ -77,8 +94,9 @@ def _epochs(trial: Path, winner: TrialRecord) -> int:
 
 
 def _refit(
-    opened: OpenStudy, winner: TrialRecord, epochs: int, on_epoch: OnEpoch | None, command: Sequence[str]
-) -> None:
+    opened: OpenStudy, winner: TrialRecord, epochs: int, out: Path,
+    on_epoch: OnEpoch | None, command: Sequence[str],
+) -> None:  # fmt: skip
     inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
     log_file = opened.folder / "logs" / "refit.log"
     log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +106,7 @@ def _refit(
         process = Child(command, inbox, log, environment=threads)
         try:
             process.tell(
-                do="refit", study=str(opened.folder), out=str(verdict_file(opened.folder).parent),
+                do="refit", study=str(opened.folder), out=str(out),
                 trial=str(opened.folder / "trials" / winner.folder),
                 seed=opened.experiment.study.seed, number=winner.number, epochs=epochs,
             )  # fmt: skip

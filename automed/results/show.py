@@ -34,11 +34,16 @@ def told(config: Mapping[str, Scalar]) -> list[tuple[str, str]]:
     ]
 
 
+def untrainable(count: int) -> str:
+    """What is added to the number of pruned trials when some of them failed by themselves."""
+    return f" ({count} could not be trained)" if count else ""
+
+
 def live_view(name: str, shown: Snapshot) -> RenderableType:
     """The search at one moment."""
     head = Text.assemble(
         (name, "bold"), f"  {shown.done} of {shown.total} trials done: {shown.complete} complete, ",
-        f"{shown.pruned} pruned, {len(shown.running)} running",
+        f"{shown.pruned} pruned{untrainable(shown.untrainable)}, {len(shown.running)} running",
         f", {shown.failed} tried again" if shown.failed else "",
     )  # fmt: skip
     left = "" if shown.seconds_left is None else f"about {span(shown.seconds_left)} left"

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from automed.errors import StudyError, nearest
 from automed.result import METRICS
-from automed.results.judge import verdict_file
-from automed.results.show import print_verdict, told, value_text
+from automed.results.judge import standing_verdict
+from automed.results.show import print_verdict, told, untrainable, value_text
 from automed.results.verdict import Scored, Verdict
 from automed.screen import make_console, span
 from automed.study import record
@@ -45,16 +45,14 @@ def show_status(studies: Path, name: str | None, *, storage: str | None, markdow
         trials = record.records(opened.study)
     finally:
         opened.close()
-    file = verdict_file(opened.folder)
-    verdict = Verdict.read(file) if file.exists() else None
+    verdict = standing_verdict(opened.folder, record.best_of(trials))
     console = make_console()
     if markdown:
         console.print(Text(page(opened, trials, verdict)), soft_wrap=True)
         return
     console.print(Text(headline(opened.name, trials)))
     console.print(_table(trials))
-    best = record.best_of(trials)
-    if verdict is not None and best is not None and verdict.trial == best.number:
+    if verdict is not None:
         print_verdict(verdict, console)
 
 
@@ -62,6 +60,7 @@ def headline(name: str, trials: Sequence[TrialRecord]) -> str:
     """How many trials are in which state, in one line."""
     states = ("complete", "pruned", "running", "waiting")
     counts = [f"{sum(one.state == state for one in trials)} {state}" for state in states]
+    counts[1] += untrainable(sum(one.untrainable for one in trials))
     trained = sum(one.seconds for one in trials)
     return f"{name}: {', '.join(counts)}; {span(trained)} of training"
 
@@ -127,6 +126,6 @@ def _confusion(scored: Scored, classes: list[str]) -> list[list[str]]:
 
 def _grid(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |"
 
     return [line(titles), "|" + "---|" * len(titles), *map(line, rows)]

@@ -39,8 +39,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, Scalar]
     cross_validated: Scored
     held_out: list[Scored]
-    epochs: int | None = None
-    note: str = ""
+    epochs: int
 
     def write(self, file: Path) -> None:
         """Write as JSON."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
 from automed.config import TrialConfig
 from automed.data.settings import Data
-from automed.errors import SpaceError, nearest
+from automed.errors import Fault, SpaceError, nearest
 from automed.settings import Scalar, inspect_settings, setting
 from automed.space.read import Complaint, read_file
 from automed.space.sample import SearchSpace
@@ -66,15 +66,36 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
         SpaceError: with every fault there is.
     """
+    # Relative paths in a file are meant from where the file lies.
     read = read_file(path, sections=SECTIONS, space=TrialConfig, check=_check)
     return Experiment(
         file=path,
         text=read.text,
         study=cast("Study", read.sections["study"]),
-        data=cast("Data", read.sections["data"]),
-        weights=cast("Weights", read.sections["weights"]),
+        data=cast("Data", _from_here(read.sections["data"], path.parent)),
+        weights=cast("Weights", _from_here(read.sections["weights"], path.parent)),
         space=read.space,
     )
+
+
+def _from_here(section: Any, folder: Path) -> Any:
+    if section.path is None:
+        return section
+    return msgspec.structs.replace(section, path=str((folder / Path(section.path).expanduser()).absolute()))
+
+
+def with_study(experiment: Experiment, **changes: Scalar) -> Experiment:
+    """The same file with some of its `study` section changed, as the command line may.
+
+    Raises:
+        SpaceError: the file itself could not say so either.
+    """
+    study = msgspec.structs.replace(experiment.study, **changes)
+    complaints = list(_check({f"study.{name}": value for name, value in changes.items()}))
+    faults = [Fault(f"{one.message}: '{changes['name']}'", hint=one.hint) for one in complaints]
+    if faults:
+        raise SpaceError(faults)
+    return replace(experiment, study=study)
 
 
 def _check(values: Mapping[str, Scalar | None]) -> Iterator[Complaint]:

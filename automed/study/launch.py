@@ -42,13 +42,15 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEX
 class Snapshot:
     """The search at one moment, for whoever draws it.
 
-    `running` are the trials under way, by worker; `failed` counts attempts that died or were handed back;
-    `seconds_left` is None before the first trial is done.
+    `running` are the trials under way, by worker; `untrainable` of the pruned ones failed by themselves;
+    `failed` counts attempts that died or were handed back; `seconds_left` is None before the first trial is
+    done.
     """
 
     total: int
     complete: int
     pruned: int
+    untrainable: int
     failed: int
     running: tuple[TrialRecord, ...]
     best: TrialRecord | None
@@ -137,9 +139,11 @@ def environment(rank: int, workers: int, devices: Sequence[str]) -> dict[str, st
     """The environment of one worker and its child: its GPU, and its share of the cores.
 
     One thread a worker where cores are scarce: two OpenMP threads beside other work cost more than they
-    bring. Threads that wait do so without spinning.
+    bring. Threads that wait do so without spinning. A smaller OMP_NUM_THREADS of the user's holds.
     """
-    threads = str(max(1, cores() // workers))
+    share = max(1, cores() // workers)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    threads = str(min(share, int(asked)) if asked.isdecimal() and int(asked) else share)
     added = dict.fromkeys(_THREADS, threads)
     added.update(OMP_WAIT_POLICY="PASSIVE", NO_ALBUMENTATIONS_UPDATE="1")
     if devices:
@@ -176,6 +180,7 @@ def snapshot(
     running = sorted((one for one in found if one.state == "running"), key=lambda one: one.worker)
     return Snapshot(
         total=trials, complete=tally.complete, pruned=tally.pruned, failed=tally.failed,
+        untrainable=sum(one.untrainable for one in found),
         running=tuple(running), best=record.best_of(found), elapsed=elapsed,
         seconds_left=seconds_left(found, trials, workers), stopping=stopping,
     )  # fmt: skip

@@ -77,7 +77,8 @@ class Ledger:
                 return Claim("wait")
             trial = self.study.ask()
             record.write(self.storage, trial._trial_id, record.LEASE, self.lease)
-            number = int(trial.user_attrs.get(record.ORIGIN, trial.number))
+            there = self.study.get_trials(deepcopy=False)
+            number = record.number_of(there[trial.number], there)
             return Claim("trial", trial, number)
 
     def complete(self, trial: optuna.Trial, score: float | None, result: Result) -> None:
@@ -101,6 +102,11 @@ class Ledger:
             self.study.tell(trial, state=TrialState.PRUNED)
             if result.fault in ("broken", "died"):
                 self._halt_if_all_break(result.reason)
+
+    def halt(self, reason: str) -> None:
+        """End the search for every worker: what is wrong would meet each trial alike."""
+        with self.lock.held():
+            self.study.set_user_attr(_HALTED, reason)
 
     def give_back(self, trial: optuna.Trial, reason: str, *, died: bool) -> None:
         """Put the trial back in the queue; if its process `died`, that counts as one of its retries."""

@@ -75,17 +75,23 @@ def preflight(
         while True:
             note = inbox.get()
             if note.what == "exit":
-                raise AutomedError(f"{ending(note.event['code'])} while it tried the networks; see its log")
+                raise AutomedError(f"{ending(note.event['code'])} while it tried the networks: {_last(log)}")
             event = note.event
             if event["event"] == "network":
                 faults += [Fault(text, file=str(experiment.file)) for text in event["faults"]]
                 if on_network is not None:
                     on_network(event["tried"], len(wanted))
             elif event["event"] == "fault":
-                raise AutomedError(event["reason"])
+                raise SpaceError(Fault(event["reason"], file=str(experiment.file)))
             else:
                 break
     finally:
         process.end(now=True)
     if faults:
         raise SpaceError(tuple(dict.fromkeys(faults)), str(experiment.file))
+
+
+def _last(log: IO[str]) -> str:
+    """The last line of a log."""
+    log.seek(0)
+    return ([line.strip() for line in log if line.strip()] or ["it said nothing"])[-1]

@@ -10,8 +10,8 @@ User attributes of a trial (so that optuna-dashboard shows them):
     origin       of a retry: the first attempt's number; with `retries`, the deaths so far
     source       of an enqueued trial: `start_from 1`, `fork 2`
 
-A trial that died is tried again as a new Optuna trial. Here both are one: its number is the first attempt's,
-which is also the number of its folder and of its random state.
+A trial that died is tried again as a new Optuna trial. Here both are one, and trials are numbered from 0
+without gaps: the number of its folder and of its random state is the same whether others died or not.
 """
 
 from __future__ import annotations
@@ -120,6 +120,11 @@ class TrialRecord:
         return self.result.reason
 
     @property
+    def untrainable(self) -> bool:
+        """Whether it ended without a verdict on its merit: out of memory, diverged, broken."""
+        return self.state == "pruned" and bool(self.result.fault)
+
+    @property
     def folder(self) -> str:
         """Its folder's name under `trials/`."""
         return folder_name(self.number)
@@ -158,6 +163,12 @@ def write(storage: RDBStorage, trial_id: int, key: str, value: Any) -> None:
 def origin(trial: FrozenTrial) -> int:
     """The number of the first attempt at this trial."""
     return int(trial.user_attrs.get(ORIGIN, trial.number))
+
+
+def number_of(trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> int:
+    """The number of a trial among all `trials`, attempts at one counted once."""
+    first = origin(trial)
+    return len({earlier for other in trials if (earlier := origin(other)) < first})
 
 
 def retries(trial: FrozenTrial) -> int:
@@ -209,7 +220,7 @@ def records_of(trials: Iterable[FrozenTrial]) -> list[TrialRecord]:
     attempts: dict[int, list[FrozenTrial]] = {}
     for trial in trials:
         attempts.setdefault(origin(trial), []).append(trial)
-    return [_record(number, tried) for number, tried in sorted(attempts.items())]
+    return [_record(number, attempts[first]) for number, first in enumerate(sorted(attempts))]
 
 
 def best(study: optuna.Study) -> TrialRecord | None:

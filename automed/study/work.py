@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from automed.config import TrialConfig, from_flat, to_flat
+from automed.data.cache import replacing
 from automed.errors import AutomedError
 from automed.space.sample import sample
 from automed.study import record
@@ -150,6 +151,10 @@ class Worker:
         if event["event"] == "done":
             self._finish(trial, event)
             return False
+        if event["event"] == "fault" and event["kind"] == "environment":
+            self._ledger.halt(event["reason"])
+            self._ledger.give_back(trial, event["reason"], died=False)
+            return False
         if event["event"] == "fault":
             self._ledger.prune(trial, Result(fault=event["kind"], reason=event["reason"]))
             if event["kind"] == "memory":
@@ -238,9 +243,8 @@ def _why(trial: optuna.Trial) -> str:
 def write_config(folder: Path, config: TrialConfig) -> None:
     """Write `config.json` into a trial's folder, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "config.json.part"
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
-    part.replace(folder / "config.json")
+    with replacing(folder / "config.json") as stream:
+        stream.write(msgspec.json.format(msgspec.json.encode(config)))
 
 
 def listen(control: IO[str], put: Callable[[Note], None]) -> None:

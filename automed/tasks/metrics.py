@@ -15,17 +15,17 @@ def score_classes(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, fl
         probabilities: (n, classes).
 
     Returns:
-        Metric by name. `auroc` is the mean of one class against the rest over the classes that occur beside
+        Metric by name. `macro_f1`, like `balanced_accuracy`, averages over the classes that occur in
+        `labels`. `auroc` is the mean of one class against the rest over the classes that occur beside
         others in `labels`; it and `mcc` are NaN where there is only one.
     """
     from sklearn import metrics
 
     predicted = probabilities.argmax(axis=1)
-    classes = np.arange(probabilities.shape[1])
     present = np.unique(labels)
     recalls = [float((predicted[labels == k] == k).mean()) for k in present]
     values = {
-        "macro_f1": metrics.f1_score(labels, predicted, labels=classes, average="macro", zero_division=0),
+        "macro_f1": metrics.f1_score(labels, predicted, labels=present, average="macro", zero_division=0),
         "accuracy": float((predicted == labels).mean()),
         "balanced_accuracy": sum(recalls) / len(recalls),
         "auroc": _auroc(labels, probabilities, present),

@@ -18,8 +18,8 @@ RUNNING = TrialRecord(
 )  # fmt: skip
 BEST = dataclasses.replace(RUNNING, number=2, state="complete", score=0.875)
 SNAPSHOT = Snapshot(
-    total=12, complete=4, pruned=1, failed=1, running=(RUNNING,), best=BEST, elapsed=600, seconds_left=5400,
-    stopping=False,
+    total=12, complete=4, pruned=1, untrainable=1, failed=1, running=(RUNNING,), best=BEST,
+    elapsed=600, seconds_left=5400, stopping=False,
 )  # fmt: skip
 
 

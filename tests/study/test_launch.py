@@ -170,6 +170,9 @@ def test_without_its_launcher_a_worker_hands_back_and_ends(open_here, fake_child
 
 def test_cores_and_gpus_are_shared_out(monkeypatch) -> None:
     monkeypatch.setattr("automed.study.launch.cores", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert environment(0, 2, [])["MKL_NUM_THREADS"] == "2", "the user asked for fewer"
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert environment(0, 8, [])["OMP_NUM_THREADS"] == "1"
     assert environment(0, 16, [])["OMP_NUM_THREADS"] == "1"
     assert environment(0, 2, [])["OMP_NUM_THREADS"] == "4"

@@ -32,6 +32,11 @@ def test_perfect_and_absent() -> None:
     assert one_class["accuracy"] == 0.75
 
 
+def test_a_class_without_an_image_costs_nothing() -> None:
+    scores = score_classes(np.array([0, 1, 0, 1]), np.eye(3)[[0, 1, 0, 1]])
+    assert set(scores.values()) == {1.0}
+
+
 def test_confusion_has_truth_in_rows() -> None:
     p = np.eye(3)[[0, 0, 1, 1, 1, 2, 2, 0]]
     assert confusion(LABELS, p).tolist() == [[2, 1, 0], [0, 2, 0], [1, 0, 2]]
