@@ -11,6 +11,7 @@ None of these holds dropout of its own; `automed.models.dropout` places it.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -126,15 +127,7 @@ def build_plain(
     Raises:
         ValueError: the images are too small for the network.
     """
-    if name == "googlenet":
-        return _googlenet(classes, channels)
-    if name == "small_cnn":
-        return _small_cnn(classes, channels)
-    if name.startswith("vgg"):
-        net = _vgg(name, classes, channels, image_size, keep_pool)
-    else:
-        net = (_alexnet if name == "alexnet" else _alexnet_mini)(classes, channels, image_size, keep_pool)
-    return net
+    return _TABLE[name](classes, channels, image_size, keep_pool)
 
 
 def _side(size: int, *layers: tuple[int, int, int]) -> int:
@@ -205,7 +198,8 @@ def _vgg(name: str, classes: int, channels: int, image_size: int, keep_pool: boo
     return _drawn(Plain(features, nn.AdaptiveAvgPool2d(side), classifier))
 
 
-def _googlenet(classes: int, channels: int) -> GoogLeNet:
+def _googlenet(classes: int, channels: int, image_size: int, keep_pool: bool) -> GoogLeNet:
+    del image_size, keep_pool  # it pools globally
     net = GoogLeNet(classes, aux_logits=True, init_weights=True, dropout=0.0, dropout_aux=0.0)
     if channels != 3:
         net.conv1.conv = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
@@ -213,8 +207,9 @@ def _googlenet(classes: int, channels: int) -> GoogLeNet:
     return net
 
 
-def _small_cnn(classes: int, channels: int) -> Plain:
+def _small_cnn(classes: int, channels: int, image_size: int, keep_pool: bool) -> Plain:
     """Four stages of convolution, norm and pool: trains in seconds on a core, at any size from 16 px."""
+    del image_size, keep_pool  # it pools globally
     layers: list[nn.Module] = []
     for before, after in zip((channels, 32, 64, 128), (32, 64, 128, 256), strict=True):
         layers += [
@@ -232,3 +227,13 @@ def _drawn(net: Plain) -> Plain:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return net
+
+
+_TABLE: dict[str, Callable[[int, int, int, bool], nn.Module]] = {
+    "alexnet": _alexnet,
+    "alexnet_mini": _alexnet_mini,
+    "googlenet": _googlenet,
+    "small_cnn": _small_cnn,
+    **{name: functools.partial(_vgg, name) for name in ("vgg11", "vgg11_bn", "vgg16", "vgg16_bn")},
+}
+"""Name -> a function of classes, channels, image size and `keep_pool`; catalogue.py has the names too."""

@@ -3,6 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
+from automed.models.catalogue import PLAIN
 from automed.models.plain import build_plain
 
 
@@ -83,3 +84,9 @@ def test_reset_classifier_changes_the_number_of_classes() -> None:
         net.reset_classifier(3)
         with torch.no_grad():
             assert net.eval()(torch.zeros(1, 1, 96, 96)).shape == (1, 3)
+
+
+def test_every_name_of_the_catalogue_has_its_row() -> None:
+    from automed.models.plain import _TABLE
+
+    assert _TABLE.keys() == PLAIN
