@@ -228,6 +228,7 @@ def test_killed_with_everything_and_run_again_the_total_is_exact(
             member.kill()
         process.communicate()
         assert not any(member.is_running() and member.status() != "zombie" for member in family)
+        assert "interrupted" in shell(tmp_path).run("status").splitlines()[0]
     shell(tmp_path).run(*command)
     found = states(tmp_path)
     assert done(found) == 4

@@ -16,6 +16,7 @@ from automed.results.show import print_verdict, told, untrainable, value_text
 from automed.results.verdict import Scored, Verdict
 from automed.screen import make_console, span
 from automed.study import record
+from automed.study.ledger import abandoned
 from automed.study.open import OpenStudy, reopen_study
 from automed.study.record import TrialRecord
 
@@ -56,10 +57,16 @@ def show_status(studies: Path, name: str | None, *, storage: str | None, markdow
         print_verdict(verdict, console)
 
 
+def state(one: TrialRecord) -> str:
+    """The state of a trial; `interrupted` for one that the database calls running though nobody runs it."""
+    return "interrupted" if one.state == "running" and abandoned(one.lease) else one.state
+
+
 def headline(name: str, trials: Sequence[TrialRecord]) -> str:
     """How many trials are in which state, in one line."""
-    states = ("complete", "pruned", "running", "waiting")
-    counts = [f"{sum(one.state == state for one in trials)} {state}" for state in states]
+    states = [state(one) for one in trials]
+    names = ["complete", "pruned", "running", "waiting"] + ["interrupted"] * ("interrupted" in states)
+    counts = [f"{states.count(name)} {name}" for name in names]
     counts[1] += untrainable(sum(one.untrainable for one in trials))
     trained = sum(one.seconds for one in trials)
     return f"{name}: {', '.join(counts)}; {span(trained)} of training"
@@ -74,7 +81,7 @@ def _cells(one: TrialRecord) -> list[str]:
     size = one.config.get("model.image_size", "")
     network = f"{one.config.get('model.name', '')} {size}".strip()
     return [
-        str(one.number), one.state, score, folds, one.reason or at, span(one.seconds), network, settings,
+        str(one.number), state(one), score, folds, one.reason or at, span(one.seconds), network, settings,
     ]  # fmt: skip
 
 

@@ -76,8 +76,10 @@ def score_held_out(manifest: Manifest, index: np.ndarray, probability: np.ndarra
     """
     labels = manifest.labels[index]
     name = f"held out ({manifest.test_split})"
-    scored = [_scored(name, labels, probability, dict(score_classes(labels, probability)), {})]
     new = ~np.isin(index, manifest.straddling)
+    if not new.any():
+        name += ", all of it seen by the search"
+    scored = [_scored(name, labels, probability, dict(score_classes(labels, probability)), {})]
     if new.any() and not new.all():
         scores = dict(score_classes(labels[new], probability[new]))
         what = f"{name}, less what the search had seen"

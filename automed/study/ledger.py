@@ -128,7 +128,7 @@ class Ledger:
     def _dead(self, number: int, held: Lease) -> bool:
         if held.host == self.lease.host:
             # A worker claims only when it runs nothing: a trial in its own name is a leftover.
-            return held.pid == self.lease.pid or not _alive(held)
+            return held.pid == self.lease.pid or not alive(held)
         # Clocks differ between machines: what counts is how long this one has seen the beat stand still.
         beat, since = self._seen.get(number, (-1, 0.0))
         if held.beat != beat:
@@ -228,7 +228,8 @@ def lift_halt(study: optuna.Study) -> None:
         study.set_user_attr(_HALTED, "")
 
 
-def _alive(held: Lease) -> bool:
+def alive(held: Lease) -> bool:
+    """Whether the process that holds a lease of this host still runs."""
     try:
         process = psutil.Process(held.pid)
         # The start time is derived from a clock that may have been set since.
@@ -238,6 +239,11 @@ def _alive(held: Lease) -> bool:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def abandoned(lease: Lease | None) -> bool:
+    """Whether a running trial's worker is known to be dead: it was on this host, and its process is gone."""
+    return lease is not None and lease.host == this_host() and not alive(lease)
 
 
 @functools.cache

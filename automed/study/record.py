@@ -81,11 +81,16 @@ class TrialRecord:
     epochs: int
     folds: int
     result: Result
-    worker: str
+    lease: Lease | None
     source: str
     attempts: int
     start: datetime | None
     finish: datetime | None
+
+    @property
+    def worker(self) -> str:
+        """The name of the worker that has or had it."""
+        return self.lease.worker if self.lease else ""
 
     @property
     def fold(self) -> int:
@@ -237,7 +242,6 @@ def best_of(found: Iterable[TrialRecord]) -> TrialRecord | None:
 def _record(number: int, tried: Sequence[FrozenTrial]) -> TrialRecord:
     last = tried[-1]
     epochs, folds = last.user_attrs.get(SHAPE, (0, 0))
-    held = lease(last)
     state = _STATES[last.state.name]
     return TrialRecord(
         number=number,
@@ -250,7 +254,7 @@ def _record(number: int, tried: Sequence[FrozenTrial]) -> TrialRecord:
         epochs=epochs,
         folds=folds,
         result=result(last),
-        worker=held.worker if held else "",
+        lease=lease(last),
         source=str(last.user_attrs.get(SOURCE, "")),
         attempts=len(tried),
         start=last.datetime_start,

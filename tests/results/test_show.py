@@ -8,12 +8,13 @@ from automed.config import from_flat, to_flat
 from automed.results.show import live_view, told
 from automed.screen import span
 from automed.study.launch import Snapshot
-from automed.study.record import Result, TrialRecord
+from automed.study.record import Lease, Result, TrialRecord
 
 CONFIG = to_flat(from_flat({"model.name": "resnet18", "optim.lr": 1.23456e-4, "dropout.placement": "late"}))
 RUNNING = TrialRecord(
     number=7, state="running", params={}, config=CONFIG, score=None, fold_scores=(0.5,),
-    curve=((0, 0, 0.4), (0, 1, 0.5), (1, 0, 0.6125)), epochs=2, folds=3, result=Result(), worker="0",
+    curve=((0, 0, 0.4), (0, 1, 0.5), (1, 0, 0.6125)), epochs=2, folds=3, result=Result(),
+    lease=Lease("0", "host", 1, 0.0),
     source="", attempts=1, start=None, finish=None,
 )  # fmt: skip
 BEST = dataclasses.replace(RUNNING, number=2, state="complete", score=0.875)
