@@ -15,7 +15,8 @@ def make_console(width: int | None = None) -> Console:
     """A console on standard output; wide where it is no terminal: a file or a pipe has no edge to wrap at."""
     from rich.console import Console
 
-    console = Console(width=width, highlight=False)
+    # A class may be called [/x]: what is printed is text, never markup.
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
     if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _WIDE
     return console

@@ -5,8 +5,10 @@ import pytest
 from rich.console import Console
 
 from automed.config import from_flat, to_flat
-from automed.results.show import live_view, told
-from automed.screen import span
+from automed.result import METRICS
+from automed.results.show import live_view, print_verdict, told
+from automed.results.verdict import Scored, Verdict
+from automed.screen import make_console, span
 from automed.study.launch import Snapshot
 from automed.study.record import Lease, Result, TrialRecord
 
@@ -64,6 +66,21 @@ def test_before_the_first_report_there_are_no_numbers() -> None:
 )
 def test_spans(seconds: float, text: str) -> None:
     assert span(seconds) == text
+
+
+def test_names_are_text_and_never_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    scored = Scored(
+        name="held out ([red])", images=2, scores=dict.fromkeys(METRICS, 0.5), spread={},
+        confusion=[[1, 0], [1, 0]], recall=[1.0, 0.0],
+    )  # fmt: skip
+    verdict = Verdict(
+        study="s", trial=1, metric="macro_f1", classes=["[/x]", ":smile:"], fold_scores=[0.5], config=CONFIG,
+        cross_validated=scored, held_out=[], epochs=2,
+    )  # fmt: skip
+    print_verdict(verdict, make_console(width=120))
+    said = capsys.readouterr().out
+    for name in ("[/x]", ":smile:", "held out ([red])"):
+        assert name in said
 
 
 def test_only_what_was_set_is_told() -> None:
