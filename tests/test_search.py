@@ -177,7 +177,7 @@ def test_a_damaged_verdict_is_made_again(copied: Path, images: Path, shell: Make
     file = copied / "studies" / "small" / "winner" / "verdict.json"
     before = json.loads(file.read_text())
     file.write_text(file.read_text()[:100])
-    assert "Winner" not in shell(copied).run("status")
+    assert "Winner" not in shell(copied).run("status", "small")
     search(shell(copied), images)
     assert json.loads(file.read_text())["cross_validated"] == before["cross_validated"]
 
