@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -79,17 +78,20 @@ def score_held_out(manifest: Manifest, index: np.ndarray, probability: np.ndarra
     new = ~np.isin(index, manifest.straddling)
     if not new.any():
         name += ", all of it seen by the search"
-    scored = [_scored(name, labels, probability, dict(score_classes(labels, probability)), {})]
+    scored = [_at_once(name, labels, probability)]
     if new.any() and not new.all():
-        scores = dict(score_classes(labels[new], probability[new]))
-        what = f"{name}, less what the search had seen"
-        scored.append(_scored(what, labels[new], probability[new], scores, {}))
+        scored.append(_at_once(f"{name}, less what the search had seen", labels[new], probability[new]))
     return scored
+
+
+def _at_once(name: str, labels: np.ndarray, probability: np.ndarray) -> Scored:
+    """All images scored together, not fold by fold."""
+    return _scored(name, labels, probability, score_classes(labels, probability), {})
 
 
 def _scored(
     name: str, labels: np.ndarray, probability: np.ndarray,
-    scores: dict[str, Any], spread: dict[str, float | None],
+    scores: dict[str, float], spread: dict[str, float | None],
 ) -> Scored:  # fmt: skip
     counts = confusion(labels, probability)
     totals = counts.sum(axis=1)
