@@ -26,6 +26,7 @@ from automed.space.sample import sample
 from automed.study import record
 from automed.study.child import Child, Note, ending
 from automed.study.ledger import LeaseKeeper, Ledger
+from automed.study.limits import Limits
 from automed.study.pruner import KFoldPruner
 from automed.study.record import Result
 from automed.study.sampler import make_sampler, suggester
@@ -50,6 +51,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     worker: str
     log: str
     child: tuple[str, ...] = TRAIN
+    limits: Limits = Limits()
 
 
 class Stopped(Exception):
