@@ -1,14 +1,18 @@
 """The process that trains: started by a worker, kept warm between trials, killed when it has to be.
 
-It never sees the database. It reads one JSON line a request and writes one JSON line an event
-(`automed.study.work` is the other end)::
+It never sees the database. What it must not lose it keeps in the trial's folder: killed in mid-trial, it is
+followed by one that goes on from the last epoch. It reads one JSON line a request and writes one JSON line
+an event (`automed.study.attempt` is the other end)::
 
-    <- {"do": "train", "study": FOLDER, "trial": FOLDER, "seed": 0, "number": 42}
+    <- {"do": "train", "study": FOLDER, "trial": FOLDER, "seed": 0, "number": 42,
+        "micro_batch": null, "memory": 0}
+    -> {"event": "resumed", "curve": [[0, 0, 0.5], ...], ...}             <- {"go": true}
     -> {"event": "epoch", "fold": 0, "epoch": 3, "score": 0.71, ...}      <- {"go": true}
     -> {"event": "fold", "fold": 0, "score": 0.83}                        <- {"go": true}
     -> {"event": "done", ...}   or   {"event": "fault", "kind": "diverged", "reason": "..."}
 
-    <- {"do": "refit", "study": FOLDER, "trial": FOLDER, "out": FOLDER, "seed": 0, "number": 42, "epochs": 9}
+    <- {"do": "refit", "study": FOLDER, "trial": FOLDER, "out": FOLDER, "seed": 0, "number": 42, "epochs": 9,
+        "micro_batch": null}
     -> {"event": "epoch", ...}                                            <- {"go": true}
     -> {"event": "done"}
 
@@ -19,29 +23,30 @@ It never sees the database. It reads one JSON line a request and writes one JSON
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 import numpy as np
-import torch
 from safetensors.torch import save_file
 
 from automed.config import TrialConfig
 from automed.errors import TrialError, UserError
-from automed.job import open_job
+from automed.job import CHECKPOINT, open_job
 from automed.models.build import check_network
 from automed.models.weights import weight_source
 from automed.result import Epoch, FoldResult
 from automed.train.learner import Learner
+from automed.train.memory import cap_memory, out_of_memory
 from automed.trial import refit, run_trial, write_result
 
 
@@ -80,6 +85,13 @@ class _Remote:
     def __init__(self, line: Line, *, epochs: int, folds: int, metric: str) -> None:
         self.line, self.epochs, self.folds, self.metric = line, epochs, folds, metric
 
+    def resumed(self, curve: Sequence[Epoch], folds: Sequence[FoldResult]) -> bool:
+        return self.line.stop(
+            event="resumed", epochs=self.epochs, folds=self.folds,
+            curve=[(row.fold, row.epoch, row.score) for row in curve],
+            fold_scores=[one.scores[self.metric] for one in folds],
+        )  # fmt: skip
+
     def epoch(self, row: Epoch) -> bool:
         return self.line.stop(event="epoch", epochs=self.epochs, folds=self.folds, **asdict(row))
 
@@ -95,8 +107,13 @@ def _train(line: Line, request: dict[str, Any]) -> dict[str, Any]:
     study, trial = Path(request["study"]), Path(request["trial"])
     config = _config(trial)
     _, folds, job = open_job(study)
+    if request["memory"]:
+        cap_memory(request["memory"])
     remote = _Remote(line, epochs=config.train.epochs, folds=folds.count, metric=job.metric)
-    result = run_trial(config, study, remote, seed=request["seed"], number=request["number"])
+    result = run_trial(
+        config, study, remote, seed=request["seed"], number=request["number"],
+        micro_batch=request["micro_batch"], checkpoint=trial / CHECKPOINT,
+    )  # fmt: skip
     return write_result(trial, result)
 
 
@@ -107,7 +124,7 @@ def _refit(line: Line, request: dict[str, Any]) -> dict[str, Any]:
     config = _config(Path(request["trial"]))
     learner, probabilities = refit(
         config, study, remote.epoch,
-        seed=request["seed"], number=request["number"], epochs=epochs,
+        seed=request["seed"], number=request["number"], epochs=epochs, micro_batch=request["micro_batch"],
     )  # fmt: skip
     state = {name: value.contiguous() for name, value in learner.module.state_dict().items()}
     save_file(state, out / "model.safetensors", metadata=_card(learner, config, manifest.classes))
@@ -144,6 +161,7 @@ def _line(error: UserError) -> str:
     return " ".join("; ".join(texts).split())
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _VERBS = {"train": _train, "refit": _refit, "check": _check}
 
 
@@ -152,16 +170,19 @@ def answer(line: Line, request: dict[str, Any]) -> None:
     try:
         event = _VERBS[request["do"]](line, request)
         line.tell(event="done", **event)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        line.tell(event="fault", kind="memory", reason=f"out of memory: {error}"[:500])
     except TrialError as error:
-        kind = "diverged" if str(error).startswith("diverged") else "broken"
-        line.tell(event="fault", kind=kind, reason=str(error))
+        line.tell(event="fault", kind=error.kind, reason=str(error))
     except UserError as error:
         line.tell(event="fault", kind="environment", reason=_line(error))
     except Exception as error:
-        traceback.print_exc()
-        line.tell(event="fault", kind="broken", reason=f"{type(error).__name__}: {error}"[:500])
+        text = " ".join(str(error).split())[:300]
+        if out_of_memory(error):
+            line.tell(event="fault", kind="memory", reason=f"out of memory: {text}")
+        elif (isinstance(error, OSError) and error.errno in _NO_ROOM) or "No space left" in text:
+            line.tell(event="fault", kind="environment", reason=f"the disk is full: {text}")
+        else:
+            traceback.print_exc()
+            line.tell(event="fault", kind="broken", reason=f"{type(error).__name__}: {text}")
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,14 @@ class StudyError(UserError):
 
 
 class TrialError(AutomedError):
-    """One configuration cannot be trained; the search records the reason and goes on."""
+    """One configuration cannot be trained; the search records the reason and goes on.
+
+    `kind` is `broken` (it can never work), `diverged` (its loss is no number) or `memory` (it does not fit).
+    """
+
+    def __init__(self, reason: str, *, kind: Literal["broken", "diverged", "memory"] = "broken") -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 class Interrupted(AutomedError):

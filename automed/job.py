@@ -14,6 +14,9 @@ from automed.data.cache import replacing
 from automed.data.folds import Folds, read_folds, write_folds
 from automed.data.manifest import Manifest
 
+CHECKPOINT = "checkpoint"
+"""The folder in a trial's folder that holds its checkpoints while it is under way."""
+
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a trial needs beside its configuration, the images and the folds."""

@@ -8,6 +8,7 @@ A study's folder holds all that its trials share (`job.py`), a trial's folder wh
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from automed.job import open_job
 from automed.models.weights import weight_source
 from automed.result import Epoch, TrialResult
 from automed.tasks.classify import Classify
+from automed.train.checkpoint import Checkpoint
 from automed.train.crossval import Reporter, cross_validate
 from automed.train.learner import Learner, Material
 from automed.train.plan import make_plan
@@ -39,27 +41,45 @@ def load_material(study: Path, config: TrialConfig) -> Material:
     )
 
 
-def run_trial(config: TrialConfig, study: Path, reporter: Reporter, *, seed: int, number: int) -> TrialResult:
+def run_trial(
+    config: TrialConfig, study: Path, reporter: Reporter, *,
+    seed: int, number: int, micro_batch: int | None = None, checkpoint: Path | None = None,
+) -> TrialResult:  # fmt: skip
     """Cross-validate one configuration on the pinned folds of a study.
+
+    Args:
+        config: the trial's.
+        study: the study's folder.
+        reporter: is told of every epoch and fold.
+        seed: the study's.
+        number: the trial's.
+        micro_batch: how many images of a batch fit into memory at once; all by default.
+        checkpoint: the folder of the trial's checkpoints; without one, none is written or read.
 
     Raises:
         TrialError: the configuration cannot be trained.
         UserError: something every trial needs is missing, such as a weight file.
+        OSError: the disk is full.
     """
-    _, folds, _ = open_job(study)
+    manifest, folds, job = open_job(study)
+    kept = None
+    if checkpoint is not None:
+        key = msgspec.json.encode([manifest.fingerprint, folds.fingerprint, job.metric, config, seed, number])
+        kept = Checkpoint(checkpoint, hashlib.sha256(key).hexdigest())
     return cross_validate(
         config,
         load_material(study, config),
         [folds.split(fold) for fold in range(folds.count)],
         reporter,
         seed=(seed, number),
-        plan=make_plan(config.train.batch),
+        plan=make_plan(config.train.batch, micro_batch),
+        checkpoint=kept,
     )
 
 
 def refit(
     config: TrialConfig, study: Path, on_epoch: Callable[[Epoch], bool], *,
-    seed: int, number: int, epochs: int,
+    seed: int, number: int, epochs: int, micro_batch: int | None = None,
 ) -> tuple[Learner, np.ndarray]:  # fmt: skip
     """Train on every image of the search, with nothing held back to stop on.
 
@@ -70,6 +90,7 @@ def refit(
         seed: the study's.
         number: the trial's.
         epochs: how many of `train.epochs` to train: where the folds found their best.
+        micro_batch: how many images of a batch fit into memory at once; all by default.
 
     Returns:
         The learner, and probabilities (m, classes) for the held-out images, in the manifest's order.
@@ -78,7 +99,7 @@ def refit(
     learner = Learner(
         config, load_material(study, config),
         training=manifest.search, validation=np.empty(0, np.int64),
-        fold=folds.count, seed=(seed, number, folds.count), plan=make_plan(config.train.batch),
+        fold=folds.count, seed=(seed, number, folds.count), plan=make_plan(config.train.batch, micro_batch),
     )  # fmt: skip
     while learner.epoch < epochs:
         if on_epoch(learner.advance()):

@@ -109,6 +109,7 @@ def _refit(
                 do="refit", study=str(opened.folder), out=str(out),
                 trial=str(opened.folder / "trials" / winner.folder),
                 seed=opened.experiment.study.seed, number=winner.number, epochs=epochs,
+                micro_batch=winner.result.plan.get("micro_batch"),
             )  # fmt: skip
             trained = 0
             while not _ended(inbox.get(), log_file):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
 from automed.config import TrialConfig
 from automed.result import Epoch, FoldResult, TrialResult
+from automed.train.checkpoint import Checkpoint
 from automed.train.learner import Learner, Material
 from automed.train.memory import PeakMemory
 from automed.train.plan import Plan
@@ -17,6 +19,10 @@ from automed.train.plan import Plan
 
 class Reporter(Protocol):
     """Who is told of every step, and may end the trial by answering True."""
+
+    def resumed(self, curve: Sequence[Epoch], folds: Sequence[FoldResult]) -> bool:
+        """The trial goes on from a checkpoint that holds this much. Stop?"""
+        ...
 
     def epoch(self, row: Epoch) -> bool:
         """An epoch was trained. Stop?"""
@@ -35,6 +41,7 @@ def cross_validate(
     *,
     seed: tuple[int, int],
     plan: Plan,
+    checkpoint: Checkpoint | None = None,
 ) -> TrialResult:
     """Train and judge every fold, one after another, until the end or until the reporter says stop.
 
@@ -45,31 +52,37 @@ def cross_validate(
         reporter: is told of every epoch and fold.
         seed: study seed and trial number; each fold derives its own randomness from them.
         plan: how to compute it.
+        checkpoint: is written after every epoch, before the reporter hears of it; what stands in it already
+            is not trained again, and the curve is that of an unbroken trial, bit for bit on a CPU.
 
     Raises:
         TrialError: the configuration cannot be trained.
+        OSError: the checkpoint cannot be written.
     """
     started, memory = time.perf_counter(), PeakMemory()
-    curve: list[Epoch] = []
-    results: list[FoldResult] = []
-    stop = False
-    for fold, (training, validation) in enumerate(splits):
-        learner = Learner(
-            config,
-            material,
-            training=training,
-            validation=validation,
-            fold=fold,
-            seed=(*seed, fold),
-            plan=plan,
-        )
+    state = checkpoint.load() if checkpoint else None
+    before = _Progress() if state is None else _Progress.of(state)
+    curve, results = before.curve, before.folds
+    stop = False if state is None else reporter.resumed(curve, results)
+    norm_batch = None
+    for fold in range(len(results), len(splits)):
+        learner = _learner(config, material, splits[fold], fold, (*seed, fold), plan)
+        if state is not None:
+            learner.restore(state["learner"])
+            state = None
+        norm_batch = learner.norm_batch
         while not (learner.finished or stop):
             curve.append(learner.advance())
+            seconds = before.seconds + time.perf_counter() - started
+            if checkpoint:
+                now = _Progress(curve, results, seconds, max(before.peak, memory.peak()))
+                checkpoint.save({**now.state(), "learner": learner.state()})
             stop = reporter.epoch(curve[-1])
         if learner.finished:
             results.append(learner.result())
             # The last fold's end is the trial's end: there is nothing left to stop.
             stop = reporter.fold(results[-1]) or stop
+        del learner  # before the next one is built beside it
         if stop:
             break
     return TrialResult(
@@ -77,7 +90,36 @@ def cross_validate(
         folds=tuple(results),
         pruned=stop and len(results) < len(splits),
         metric=material.metric,
-        seconds=time.perf_counter() - started,
-        peak_memory=memory.peak(),
-        plan=plan.record(),
+        seconds=before.seconds + time.perf_counter() - started,
+        peak_memory=max(before.peak, memory.peak()),
+        plan={**plan.record(), "norm_batch": norm_batch},
     )
+
+
+@dataclass
+class _Progress:
+    """What a checkpoint tells of a trial beside the fold that is under way. `seconds` were trained so far."""
+
+    curve: list[Epoch] = field(default_factory=list)
+    folds: list[FoldResult] = field(default_factory=list)
+    seconds: float = 0.0
+    peak: int = 0
+
+    def state(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> _Progress:
+        curve = [Epoch(**row) for row in state["curve"]]
+        folds = [FoldResult(**one) for one in state["folds"]]
+        return cls(curve, folds, state["seconds"], state["peak"])
+
+
+def _learner(
+    config: TrialConfig, material: Material, split: tuple[np.ndarray, np.ndarray], fold: int,
+    seed: tuple[int, ...], plan: Plan,
+) -> Learner:  # fmt: skip
+    training, validation = split
+    return Learner(
+        config, material, training=training, validation=validation, fold=fold, seed=seed, plan=plan
+    )  # fmt: skip

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from automed.config import TrialConfig
 from automed.data.augment import Augmenter
 from automed.errors import TrialError
 from automed.models.build import Network, build_network
-from automed.models.freeze import thaw
+from automed.models.freeze import is_held, thaw
 from automed.models.weights import WeightSource
 from automed.result import Epoch, FoldResult
 from automed.tasks.task import Task
+from automed.train.chance import Chance
 from automed.train.optim import Course, build_optimizer
 from automed.train.order import class_weights, epoch_order, portions
 from automed.train.plan import Plan
@@ -76,15 +76,14 @@ class Learner:
     ) -> None:
         self.config, self.material, self.plan, self.fold = config, material, plan, fold
         self.training, self.validation = training, validation
-        order, torch_seed = np.random.SeedSequence(seed).spawn(2)
-        self.rng = np.random.default_rng(order)
-        self._torch_state = torch.Generator().manual_seed(int(torch_seed.generate_state(1)[0])).get_state()
-        self._cuda_state: torch.Tensor | None = None
-        with self._own_random_state():
+        self.chance = Chance(seed)
+        with self.chance.held():
             self.network = self._build()
         self.module = self.network.module.to(plan.device).to(memory_format=torch.channels_last)
         self.optimizer = build_optimizer(self.module, config.optim, thaws=config.freeze.thaw_epoch > 0)
         self.course = Course(config.schedule, self.optimizer, config.optim.lr, config.train.epochs)
+        if plan.micro_batch == 1 < plan.batch and self.norm_batch:
+            raise TrialError("two images at once do not fit, and its batch norms need two", kind="memory")
         self.augmenter = Augmenter(
             config.augment,
             size=config.model.image_size,
@@ -100,7 +99,6 @@ class Learner:
         self.best_epoch = 0
         self.best: Evaluation | None = None
         self._best_value = -math.inf
-        self._best_state: dict[str, torch.Tensor] | None = None
 
     @property
     def finished(self) -> bool:
@@ -117,13 +115,13 @@ class Learner:
             TrialError: the loss is no longer a finite number.
         """
         started = time.perf_counter()
-        with self._own_random_state():
+        with self.chance.held():
             if self.epoch == self.config.freeze.thaw_epoch > 0:
                 thaw(self.module)
             train_loss, lr = self._train_epoch()
         evaluation = self.evaluate(self.validation)
         if len(self.validation) and not math.isfinite(evaluation.loss):
-            raise TrialError(self._diverged("validation loss", evaluation.loss))
+            raise self._diverged("validation loss", evaluation.loss)
         # A refit has nothing to validate on; there a plateau is one of the training loss.
         self.course.epoch_ended(evaluation.loss if len(self.validation) else train_loss)
         self._remember(evaluation)
@@ -156,11 +154,6 @@ class Learner:
         scores = self.material.task.scores(self.material.labels[rows], decoded)
         return Evaluation(loss / len(rows), scores, decoded)
 
-    def restore_best(self) -> None:
-        """Put the weights of the best epoch back."""
-        if self._best_state is not None:
-            self.module.load_state_dict(self._best_state)
-
     def result(self) -> FoldResult:
         """What the fold gave, at its best epoch."""
         assert self.best is not None, "result() before the first epoch"
@@ -171,6 +164,45 @@ class Learner:
             indices=self.validation,
             probabilities=self.best.decoded,
         )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that another learner with the same arguments needs to go on from here.
+
+        Weights that stayed as they were built are left out: they are built again.
+        """
+        still = self._still()
+        return {
+            "epoch": self.epoch,
+            "module": {key: value for key, value in self.module.state_dict().items() if key not in still},
+            "optimizer": self.optimizer.state_dict(),
+            "course": self.course.state(),
+            "chance": self.chance.state(),
+            "best_epoch": self.best_epoch,
+            "best_value": self._best_value,
+            "best": None if self.best is None else asdict(self.best),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned, as if nothing had happened in between."""
+        self.epoch = state["epoch"]
+        if self.epoch > self.config.freeze.thaw_epoch > 0:
+            thaw(self.module)
+        told = self.module.load_state_dict(state["module"], strict=False)
+        assert not told.unexpected_keys and set(told.missing_keys) == self._still(), told
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.course.restore(state["course"])
+        self.chance.restore(state["chance"])
+        self.best_epoch, self._best_value = state["best_epoch"], state["best_value"]
+        self.best = None if state["best"] is None else Evaluation(**state["best"])
+
+    @property
+    def norm_batch(self) -> int | None:
+        """How many images at most a batch norm that learns sees at once; None where there is none."""
+        live = (one for one in self.module.modules() if isinstance(one, _BatchNorm) and not is_held(one))
+        return self.plan.micro_batch if any(live) else None
+
+    def _still(self) -> set[str]:
+        return {name for name, weight in self.module.named_parameters() if not weight.requires_grad}
 
     def _build(self) -> Network:
         config = self.config
@@ -186,7 +218,7 @@ class Learner:
     def _train_epoch(self) -> tuple[float, float]:
         self.module.train()
         strata = self.material.task.strata(self.material.labels[self.training])
-        order = epoch_order(self.training, strata, self.config.imbalance, self.rng)
+        order = epoch_order(self.training, strata, self.config.imbalance, self.chance.rng)
         parts = list(portions(order, self.plan.batch))
         total, lr = 0.0, 0.0
         for step, part in enumerate(parts):
@@ -196,11 +228,13 @@ class Learner:
 
     def _step(self, part: np.ndarray) -> float:
         targets = self.material.task.targets(self.material.labels[part])
-        images, targets = self.augmenter(self.material.images[part], targets, self.rng)
+        images, targets = self.augmenter(self.material.images[part], targets, self.chance.rng)
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for start in range(0, len(part), self.plan.micro_batch):
-            piece = slice(start, start + self.plan.micro_batch)
+        # Pieces of one length, or one less: a last piece of one image would have no statistics.
+        pieces = -(-len(part) // self.plan.micro_batch)
+        edges = np.linspace(0, len(part), pieces + 1).astype(int).tolist()
+        for piece in map(slice, edges, edges[1:]):
             outputs = self._forward(images[piece])
             wanted = self._tensor(targets[piece])
             every = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -211,7 +245,7 @@ class Learner:
             (loss * share).backward()  # type: ignore[no-untyped-call]
             total += loss.item() * share
         if not math.isfinite(total):
-            raise TrialError(self._diverged("training loss", total))
+            raise self._diverged("training loss", total)
         self.optimizer.step()
         return total
 
@@ -225,8 +259,9 @@ class Learner:
         with torch.autocast(device_type, dtype=torch.bfloat16, enabled=low):
             return self.module(inputs)
 
-    def _diverged(self, what: str, value: float) -> str:
-        return f"diverged: the {what} became {value} in fold {self.fold + 1}, epoch {self.epoch + 1}"
+    def _diverged(self, what: str, value: float) -> TrialError:
+        where = f"in fold {self.fold + 1}, epoch {self.epoch + 1}"
+        return TrialError(f"diverged: the {what} became {value} {where}", kind="diverged")
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.plan.device)
@@ -239,22 +274,6 @@ class Learner:
         value = -evaluation.loss if train.monitor == "loss" else evaluation.scores[self.material.metric]
         if self.best is None or value > self._best_value:
             self.best_epoch, self.best, self._best_value = self.epoch, evaluation, value
-            self._best_state = {key: tensor.clone() for key, tensor in self.module.state_dict().items()}
-
-    @contextlib.contextmanager
-    def _own_random_state(self) -> Iterator[None]:
-        devices = list(range(torch.cuda.device_count()))
-        with torch.random.fork_rng(devices=devices):
-            torch.set_rng_state(self._torch_state)
-            if devices:
-                if self._cuda_state is None:
-                    torch.cuda.manual_seed(torch.initial_seed())
-                else:
-                    torch.cuda.set_rng_state(self._cuda_state)
-            yield
-            self._torch_state = torch.get_rng_state()
-            if devices:
-                self._cuda_state = torch.cuda.get_rng_state()
 
 
 def _normalisation(network: Network, device: str) -> tuple[torch.Tensor, torch.Tensor]:

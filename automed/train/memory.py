@@ -1,4 +1,4 @@
-"""The most memory that was held at once."""
+"""Memory: the most that was held at once, a cap on it, and what it looks like when there is none left."""
 
 from __future__ import annotations
 
@@ -6,6 +6,53 @@ import resource
 from pathlib import Path
 
 import torch
+
+from automed.errors import UserError
+
+_SIGNS = (
+    "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory",
+    "alloc_failed", "insufficient memory", "failed to allocate",
+)  # fmt: skip
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's, torch's on either device, or a library's own."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # torch's allocator on the CPU, cuDNN, cuBLAS and OpenCV raise errors that only their text tells apart.
+    return isinstance(error, Exception) and any(sign in str(error).lower() for sign in _SIGNS)
+
+
+def cap_memory(size: int) -> None:
+    """Let this process hold at most `size` bytes: of the GPU's memory where there is one, else of the host's.
+
+    On the host the cap is one on private memory, as Linux counts it; what it maps from files, such as the
+    cache of images, is shared and does not count.
+
+    Raises:
+        UserError: the process holds more already.
+    """
+    if torch.cuda.is_available():
+        whole = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, size / whole))
+        return
+    held, reserved = _status("VmRSS"), _status("VmData")
+    if held is None or reserved is None:
+        return
+    if size <= held:
+        raise UserError(f"--memory allows {size:,} bytes; a training process holds {held:,} before it begins")
+    # Much of what is reserved at the start is never touched: the cap is on what is added to it.
+    limit = reserved + size - held
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+def _status(name: str) -> int | None:
+    """One of the kernel's figures on this process, in bytes; None where it gives none."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
 
 
 class PeakMemory:
@@ -25,9 +72,5 @@ class PeakMemory:
         """In bytes."""
         if torch.cuda.is_available():
             return torch.cuda.max_memory_allocated()
-        try:
-            status = Path("/proc/self/status").read_text()
-        except OSError:
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+        peak = _status("VmHWM")
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if peak is None else peak

@@ -69,6 +69,15 @@ class Course:
         if self.waited > self.settings.patience:
             self.steps_down, self.waited = self.steps_down + 1, 0
 
+    def state(self) -> dict[str, float]:
+        """What it remembers, for a checkpoint."""
+        return {"best_loss": self.best_loss, "waited": self.waited, "steps_down": self.steps_down}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Go on from what `state` returned."""
+        self.best_loss = state["best_loss"]
+        self.waited, self.steps_down = int(state["waited"]), int(state["steps_down"])
+
     def _factor(self, epochs_done: float) -> float:
         warmup = min(self.settings.warmup, self.epochs)
         if epochs_done < warmup:

@@ -22,26 +22,25 @@ class Plan:
     evaluation_batch: int
     threads: int
 
-    def smaller(self) -> Plan | None:
-        """The same step in half the memory, or None when a single image is all there is."""
-        if self.micro_batch == 1:
-            return None
-        half = self.micro_batch // 2
-        return dataclasses.replace(self, micro_batch=half, evaluation_batch=min(self.evaluation_batch, half))
-
     def record(self) -> dict[str, Any]:
         """The plan as it stands beside the scores."""
         return dataclasses.asdict(self)
 
 
-def make_plan(batch: int) -> Plan:
-    """The plan for this machine: bfloat16 where the GPU computes it, float32 elsewhere."""
+def make_plan(batch: int, micro_batch: int | None = None) -> Plan:
+    """The plan for this machine: bfloat16 where the GPU computes it, float32 elsewhere.
+
+    Args:
+        batch: images a step.
+        micro_batch: how many of them fit into memory at once; all by default.
+    """
+    held = min(micro_batch or batch, batch)
     cuda = torch.cuda.is_available()
     return Plan(
         device="cuda" if cuda else "cpu",
         precision="bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32",
         batch=batch,
-        micro_batch=batch,
-        evaluation_batch=max(batch, _EVALUATION_BATCH),
+        micro_batch=held,
+        evaluation_batch=max(batch, _EVALUATION_BATCH) if held == batch else held,
         threads=torch.get_num_threads(),
     )
