@@ -16,9 +16,9 @@ from filelock import FileLock
 from automed.data.manifest import Manifest
 from automed.errors import AutomedError
 from automed.results.verdict import Verdict, score_held_out, score_out_of_fold
-from automed.study.child import Child, Note, ending
 from automed.study.launch import environment, visible_gpus
 from automed.study.open import OpenStudy
+from automed.study.process import Child, Note, ending
 from automed.study.record import TrialRecord
 from automed.study.work import TRAIN
 

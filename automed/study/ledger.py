@@ -15,7 +15,7 @@ import platform
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 
 from automed.study import record
+from automed.study.limits import Limits
+from automed.study.patience import Patience, away
 from automed.study.record import Lease, Result
 
 if TYPE_CHECKING:
@@ -34,10 +36,10 @@ if TYPE_CHECKING:
 
 BEAT = 5.0
 """Seconds between two beats of a lease."""
-PATIENCE = 60.0
-"""Seconds without a beat after which a worker on another machine is taken for dead."""
+STALE = 60.0
+"""Seconds without a beat that mean death; of a worker of this machine that has ended it is known at once."""
 MAX_RETRIES = 2
-"""How often a trial that took its worker or its process down is tried again."""
+"""How often a trial is tried again that took its worker or its process down and came no further."""
 MAX_BROKEN = 3
 """Broken trials in a row after which the fault is not the trials'."""
 
@@ -55,111 +57,153 @@ class Claim:
 
 
 class Ledger:
-    """One worker's view of the study. It remembers only when it last saw a foreign lease move."""
+    """One worker's view of the study. It remembers only when it last saw a lease move.
+
+    Args:
+        study: Optuna's.
+        storage: its database.
+        lock: shared by all workers of the study.
+        worker: its name.
+        stale: seconds without a beat that mean death.
+        patience: how a database that is away is waited for.
+    """
 
     def __init__(
         self, study: optuna.Study, storage: RDBStorage, lock: StudyLock, worker: str,
-        *, patience: float = PATIENCE,
+        *, stale: float = STALE, patience: Patience | None = None,
     ) -> None:  # fmt: skip
-        self.study, self.storage, self.lock, self.patience = study, storage, lock, patience
+        self.study, self.storage, self.lock = study, storage, lock
+        self.patience = patience or Patience(Limits().storage_patience, _to_nobody)
+        self.sightings = _Sightings(stale)
         process = psutil.Process()
         self.lease = Lease(worker=worker, host=this_host(), pid=process.pid, born=process.create_time())
-        self._seen: dict[int, tuple[int, float]] = {}
 
     def claim(self, total: int) -> Claim:
         """Take the next trial, if fewer than `total` are done or under way."""
+        return self.patience(lambda: self._claim(total))
+
+    def reap(self) -> int:
+        """Take up what dead workers left; how many trials that were."""
+        return self.patience(self._reap_under_lock)
+
+    def _claim(self, total: int) -> Claim:
         with self.lock.held():
-            self._reap()
-            tally = record.counts(self.study)
+            there = self._reap()[0]
+            tally = record.count(there)
             if tally.done >= total or halted(self.study):
                 return Claim("end")
             if tally.done + tally.running >= total:
                 return Claim("wait")
             trial = self.study.ask()
             record.write(self.storage, trial._trial_id, record.LEASE, self.lease)
+            if trial.number < len(there):  # it was waiting
+                return Claim("trial", trial, record.number_of(there[trial.number], there))
             there = self.study.get_trials(deepcopy=False)
-            number = record.number_of(there[trial.number], there)
-            return Claim("trial", trial, number)
+            return Claim("trial", trial, record.number_of(there[trial.number], there))
 
-    def complete(self, trial: optuna.Trial, score: float | None, result: Result) -> None:
-        """Tell that every fold was trained; a score that is no number is told as pruned."""
-        if score is None or not math.isfinite(score):
-            self.prune(trial, Result(fault="diverged", reason="its score is no number", plan=result.plan))
-            return
-        with self.lock.held(), self._unless_lost():
-            record.write(self.storage, trial._trial_id, record.RESULT, result)
-            self.study.tell(trial, score)
+    def complete(self, trial: optuna.Trial, score: float | None, result: Result) -> bool:
+        """Tell that every fold was trained; False when the trial was taken away in the meantime.
 
-    def prune(self, trial: optuna.Trial, result: Result) -> None:
-        """Tell that the trial ended before its last fold; the sampler learns from it, unlike from a failure.
-
-        When trial after trial is broken, the whole search is halted, with the last one's reason.
+        A score that is no number is told as pruned.
         """
-        from optuna.trial import TrialState
+        if score is None or not math.isfinite(score):
+            return self.prune(
+                trial, Result(fault="diverged", reason="its score is no number", plan=result.plan)
+            )  # fmt: skip
+        return self.patience(lambda: self._tell(trial, result, score))
 
-        with self.lock.held(), self._unless_lost():
-            record.write(self.storage, trial._trial_id, record.RESULT, result)
-            self.study.tell(trial, state=TrialState.PRUNED)
+    def prune(self, trial: optuna.Trial, result: Result) -> bool:
+        """Tell that the trial ended before its last fold; False when it was taken away in the meantime.
+
+        The sampler learns from it, unlike from a failure; one with a fault counts as not feasible. When trial
+        after trial is broken, the whole search is halted, with the last one's reason.
+        """
+        return self.patience(lambda: self._tell(trial, result, None))
+
+    def _tell(self, trial: optuna.Trial, result: Result, score: float | None) -> bool:
+        import optuna
+
+        with self.lock.held():
+            try:
+                record.write(self.storage, trial._trial_id, record.RESULT, result)
+                if result.fault:
+                    record.constrain(self.study, trial._trial_id, result.fault)
+                state = None if score is not None else optuna.trial.TrialState.PRUNED
+                self.study.tell(trial, score, state=state)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                # Told already, by this worker before the database went away, or by whoever took it over.
+                return self._is_mine(trial)
             if result.fault in ("broken", "died"):
                 self._halt_if_all_break(result.reason)
+        return True
+
+    def _is_mine(self, trial: optuna.Trial) -> bool:
+        told = self.study.get_trials(deepcopy=False)[trial.number]
+        held = record.lease(told)
+        mine = held is not None and (held.worker, held.pid) == (self.lease.worker, self.lease.pid)
+        return mine and told.state.name in ("COMPLETE", "PRUNED")
 
     def halt(self, reason: str) -> None:
         """End the search for every worker: what is wrong would meet each trial alike."""
+        self.patience(lambda: self._halt(reason))
+
+    def _halt(self, reason: str) -> None:
         with self.lock.held():
             self.study.set_user_attr(_HALTED, reason)
 
     def give_back(self, trial: optuna.Trial, reason: str, *, died: bool) -> None:
         """Put the trial back in the queue; if its process `died`, that counts as one of its retries."""
-        with self.lock.held():
-            for held in self.study.get_trials(deepcopy=False):
-                if held.number == trial.number and not held.state.is_finished():
-                    self._retire(held, reason, died=died)
+        self.patience(lambda: self._give_back(trial, reason, died=died))
 
-    def _reap(self) -> None:
-        for trial in self.study.get_trials(deepcopy=False):
+    def _give_back(self, trial: optuna.Trial, reason: str, *, died: bool) -> None:
+        with self.lock.held():
+            there = self.study.get_trials(deepcopy=False)
+            if not there[trial.number].state.is_finished():
+                self._retire(there[trial.number], there, reason, died=died)
+
+    def _reap_under_lock(self) -> int:
+        with self.lock.held():
+            return self._reap()[1]
+
+    def _reap(self) -> tuple[list[FrozenTrial], int]:
+        """All trials as they are when the dead have been taken up, and how many those were."""
+        there, dead = self.study.get_trials(deepcopy=False), 0
+        self.sightings.contact()
+        for trial in there:
             if trial.state.name != "RUNNING":
                 continue
             held = record.lease(trial)
             if held is None:
-                self._retire(trial, "its worker died before it began", died=True)
+                self._retire(trial, there, "its worker died before it began", died=True)
             elif self._dead(trial.number, held):
-                self._retire(trial, f"its worker {held.worker} died", died=True)
+                self._retire(trial, there, f"its worker {held.worker} died", died=True)
+            else:
+                continue
+            dead += 1
+        return (self.study.get_trials(deepcopy=False) if dead else there), dead
 
     def _dead(self, number: int, held: Lease) -> bool:
-        if held.host == self.lease.host:
+        if held.host == self.lease.host and (held.pid == self.lease.pid or not alive(held)):
             # A worker claims only when it runs nothing: a trial in its own name is a leftover.
-            return held.pid == self.lease.pid or not alive(held)
-        # Clocks differ between machines: what counts is how long this one has seen the beat stand still.
-        beat, since = self._seen.get(number, (-1, 0.0))
-        if held.beat != beat:
-            self._seen[number] = (held.beat, time.monotonic())
-            return False
-        return time.monotonic() - since > self.patience
+            return True
+        return self.sightings.stale(number, held.beat)
 
-    def _retire(self, trial: FrozenTrial, reason: str, *, died: bool) -> None:
+    def _retire(self, trial: FrozenTrial, there: list[FrozenTrial], reason: str, *, died: bool) -> None:
         """End an attempt. The retry is enqueued first: killed in between, nothing is lost or doubled."""
         from optuna.trial import TrialState
 
-        deaths = record.retries(trial) + died
-        state = TrialState.FAIL
+        heritage = record.heritage(trial, died=died)
+        deaths = heritage[record.RETRIES]
+        state, fault = TrialState.FAIL, "died" if died else ""
         if deaths > MAX_RETRIES:
-            reason, state = f"{reason}; {deaths} attempts ended so", TrialState.PRUNED
-        elif not self._has_retry(trial):
-            attributes = {record.ORIGIN: record.origin(trial), record.RETRIES: deaths}
-            if record.SOURCE in trial.user_attrs:
-                attributes[record.SOURCE] = trial.user_attrs[record.SOURCE]
-            record.enqueue(self.study, record.drawn(trial), **attributes)
-        fault = "died" if died else ""
+            reason, state = f"{reason}; {deaths} attempts ended so at the same point", TrialState.PRUNED
+            record.constrain(self.study, trial._trial_id, fault)
+        elif not _has_retry(trial, there):
+            record.enqueue(self.study, record.drawn(trial), **heritage)
         record.write(self.storage, trial._trial_id, record.RESULT, Result(fault=fault, reason=reason))
         self.study.tell(trial.number, state=state)
         if state == TrialState.PRUNED:
             self._halt_if_all_break(reason)
-
-    def _has_retry(self, trial: FrozenTrial) -> bool:
-        return any(
-            record.origin(other) == record.origin(trial) and other.number > trial.number
-            for other in self.study.get_trials(deepcopy=False)
-        )
 
     def _halt_if_all_break(self, reason: str) -> None:
         first = self.study.user_attrs.get(_HALT_FROM, 0)
@@ -172,13 +216,41 @@ class Ledger:
         if len(last) == MAX_BROKEN and all(one.fault in ("broken", "died") for one in last):
             self.study.set_user_attr(_HALTED, f"{MAX_BROKEN} trials in a row were broken, the last: {reason}")
 
-    @contextlib.contextmanager
-    def _unless_lost(self) -> Iterator[None]:
-        """A trial that was taken away in the meantime is another's to tell."""
-        import optuna
 
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            yield
+class _Sightings:
+    """How long leases have stood still, by this machine's clock alone: clocks differ between machines.
+
+    While the database was out of sight nothing could move: whoever returns to it starts to watch anew.
+    """
+
+    def __init__(self, stale: float) -> None:
+        self._stale = stale
+        self._seen: dict[int, tuple[int, float]] = {}
+        self._last = time.monotonic()
+
+    def contact(self) -> None:
+        """The database answered just now."""
+        now = time.monotonic()
+        if now - self._last > self._stale / 2:
+            self._seen = {}
+        self._last = now
+
+    def stale(self, number: int, beat: int) -> bool:
+        """Whether the lease of a trial, seen with this beat now, has stood still for too long."""
+        before, since = self._seen.get(number, (-1, 0.0))
+        if before != beat:
+            self._seen[number] = (beat, time.monotonic())
+            return False
+        return time.monotonic() - since > self._stale
+
+
+def _has_retry(trial: FrozenTrial, there: list[FrozenTrial]) -> bool:
+    first = record.origin(trial)
+    return any(record.origin(other) == first for other in there[trial.number + 1 :])
+
+
+def _to_nobody(line: str) -> None:
+    del line
 
 
 class LeaseKeeper:
@@ -210,9 +282,12 @@ class LeaseKeeper:
             except optuna.exceptions.UpdateFinishedTrialError:
                 self._lost()
                 break
-            except optuna.exceptions.StorageInternalError:
-                # The database is away; the next beat tries again, and the main thread meets it as well.
+            except Exception as error:
+                # The next beat tries again, and the main thread meets it as well.
+                if not away(error):
+                    raise
                 continue
+            self._ledger.sightings.contact()
         storage.remove_session()
 
 

@@ -11,8 +11,8 @@ from automed.errors import AutomedError, Fault, SpaceError
 from automed.settings import Scalar
 from automed.space.knob import Knob
 from automed.space.sample import SearchSpace, sample
-from automed.study.child import Child, Note, ending
 from automed.study.experiment import Experiment
+from automed.study.process import Child, Note, ending
 from automed.study.work import TRAIN
 
 _DRAWS = 4000

@@ -7,7 +7,9 @@ User attributes of a trial (so that optuna-dashboard shows them):
     fold_scores  the final score of each fold so far  what they mean
     config       the whole configuration, by dotted names
     result       metrics, seconds, peak memory, plan; or why it ended
-    origin       of a retry: the first attempt's number; with `retries`, the deaths so far
+    origin       of a retry: the first attempt's number; with `reached`, the epochs that the attempts before
+                 it came to, and `retries`, how many of them died in a row without coming any further
+    micro_batch  the images held in memory at once, where a whole batch did not fit
     source       of an enqueued trial: `start_from 1`, `fork 2`
 
 A trial that died is tried again as a new Optuna trial. Here both are one, and trials are numbered from 0
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
-LEASE, CONFIG, RESULT, ORIGIN, RETRIES, SOURCE = "lease", "config", "result", "origin", "retries", "source"
+LEASE, CONFIG, RESULT, SOURCE = "lease", "config", "result", "source"
+ORIGIN, REACHED, RETRIES, MICRO_BATCH = "origin", "reached", "retries", "micro_batch"
 SHAPE, FOLD_SCORES = "shape", "fold_scores"  # as automed.study.pruner, which is imported by workers only
 
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
@@ -170,15 +173,33 @@ def origin(trial: FrozenTrial) -> int:
     return int(trial.user_attrs.get(ORIGIN, trial.number))
 
 
-def number_of(trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> int:
-    """The number of a trial among all `trials`, attempts at one counted once."""
+def number_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
+    """The number of a trial among all `trials`, in their order, attempts at one counted once."""
     first = origin(trial)
-    return len({earlier for other in trials if (earlier := origin(other)) < first})
+    return first - sum(ORIGIN in other.user_attrs for other in trials[:first])
 
 
-def retries(trial: FrozenTrial) -> int:
-    """How many attempts before this one died."""
-    return int(trial.user_attrs.get(RETRIES, 0))
+def heritage(trial: FrozenTrial, *, died: bool) -> dict[str, Any]:
+    """The attributes of the attempt that follows this one.
+
+    Deaths count only in a row: an attempt that came further than any before it began a new row. So what
+    kills its process at the same point each time is told from what was killed by chance.
+    """
+    epochs, before = len(trial.intermediate_values), int(trial.user_attrs.get(REACHED, 0))
+    deaths = 0 if epochs > before else int(trial.user_attrs.get(RETRIES, 0))
+    inherited = {key: trial.user_attrs[key] for key in (SOURCE, MICRO_BATCH) if key in trial.user_attrs}
+    return {
+        ORIGIN: origin(trial), REACHED: max(epochs, before), RETRIES: deaths + died, **inherited
+    }  # fmt: skip
+
+
+def constrain(study: optuna.Study, trial_id: int, fault: str) -> None:
+    """Mark a running trial as one that could not be trained, so that the sampler keeps away from its like."""
+    import optuna
+
+    trial = optuna.Trial(study, trial_id)
+    if fault not in trial.constraints:
+        trial.set_constraint(fault, 1.0)
 
 
 def lease(trial: FrozenTrial) -> Lease | None:

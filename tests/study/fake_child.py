@@ -1,7 +1,8 @@
 """Speaks the protocol of `automed.trial` without training: scores follow from the configuration alone.
 
 Environment: FAKE_SECONDS is the length of an epoch; FAKE_FAULTS is a JSON object, model name -> `memory`,
-`diverged`, `broken`, `die` (the process exits) or `nan`.
+`memory>4` (so many images do not fit), `diverged`, `broken`, `environment`, `die` (the process exits),
+`die after each epoch`, `hang` or `nan`.
 """
 
 import json
@@ -35,37 +36,76 @@ def quality(config: dict) -> float:
     return math.exp(-abs(math.log10(config["optim"]["lr"]) + 2))
 
 
+class Kept:
+    """What a trial has come to, in its folder, as a real one's checkpoint keeps it."""
+
+    def __init__(self, trial: Path) -> None:
+        self.file = trial / "checkpoint" / "fake.json"
+        self.curve, self.scores = json.loads(self.file.read_text()) if self.file.exists() else ([], [])
+
+    def write(self) -> None:
+        self.file.parent.mkdir(exist_ok=True)
+        self.file.write_text(json.dumps([self.curve, self.scores]))
+
+
+def go_on() -> bool:
+    return inbox.get()["go"]
+
+
+def fails(fault: str | None, micro_batch: int) -> bool:
+    """Act on a fault that strikes before an epoch; whether the trial is over."""
+    if fault == "die":
+        os._exit(9)
+    if fault == "hang":
+        time.sleep(1000)
+    if fault in ("memory", "diverged", "broken", "environment") or (fault == "memory>4" and micro_batch > 4):
+        kind = fault.partition(">")[0]
+        tell(event="fault", kind=kind, reason=f"{kind} on purpose")
+        return True
+    return False
+
+
 def train(request: dict) -> None:
     folder = Path(request["trial"])
     config = json.loads((folder / "config.json").read_text())
     with (folder / "runs.txt").open("a") as runs:
         runs.write(f"{os.getpid()} {request['seed']} {request['number']}\n")
     fault = FAULTS.get(config["model"]["name"])
+    micro_batch = request["micro_batch"] or config["train"]["batch"]
     sys.stdout.write("a library that prints\n")
-    scores: list[float] = []
-    epochs = config["train"]["epochs"]
-    for fold in range(FOLDS):
-        for epoch in range(epochs):
+    epochs, kept = config["train"]["epochs"], Kept(folder)
+    shape = {"epochs": epochs, "folds": FOLDS}
+    stopped = False
+    if kept.curve:
+        tell(event="resumed", curve=kept.curve, fold_scores=kept.scores, **shape)
+        stopped = not go_on()
+    for fold in range(len(kept.scores), FOLDS):
+        for epoch in range(sum(row[0] == fold for row in kept.curve), epochs):
+            if stopped:
+                break
             time.sleep(SECONDS)
-            if fault == "die":
-                os._exit(9)
-            if fault in ("memory", "diverged", "broken"):
-                tell(event="fault", kind=fault, reason=f"{fault} on purpose")
+            if fails(fault, micro_batch):
                 return
             score = quality(config) * (epoch + 1) / epochs + 0.01 * fold
-            tell(event="epoch", fold=fold, epoch=epoch, epochs=epochs, folds=FOLDS, score=score)
-            if not inbox.get()["go"]:
-                tell(event="done", pruned=True, score=None, fold_scores=scores, seconds=1.5)
-                return
-        scores.append(quality(config) + 0.01 * fold + 0.001 * math.sin(1e4 * quality(config) * (fold + 1)))
-        tell(event="fold", fold=fold, score=scores[-1])
-        if not inbox.get()["go"]:
-            tell(event="done", pruned=True, score=None, fold_scores=scores, seconds=2.5)
+            kept.curve.append((fold, epoch, score))
+            kept.write()
+            tell(event="epoch", fold=fold, epoch=epoch, score=score, **shape)
+            stopped = not go_on()
+            if fault == "die after each epoch":
+                os._exit(9)
+        if not stopped:
+            noise = 0.001 * math.sin(1e4 * quality(config) * (fold + 1))
+            kept.scores.append(quality(config) + 0.01 * fold + noise)
+            tell(event="fold", fold=fold, score=kept.scores[-1])
+            stopped = not go_on() and fold < FOLDS - 1
+        if stopped:
+            tell(event="done", pruned=True, score=None, fold_scores=kept.scores, seconds=1.5)
             return
-    mean = float("nan") if fault == "nan" else sum(scores) / FOLDS
+    mean = float("nan") if fault == "nan" else sum(kept.scores) / FOLDS
     tell(
-        event="done", pruned=False, score=None if fault == "nan" else mean, fold_scores=scores,
-        scores={"macro_f1": mean} if fault != "nan" else {}, seconds=3.5, peak_memory=1000, plan={"micro": 8},
+        event="done", pruned=False, score=None if fault == "nan" else mean, fold_scores=kept.scores,
+        scores={"macro_f1": mean} if fault != "nan" else {}, seconds=3.5, peak_memory=1000,
+        plan={"micro": micro_batch},
     )  # fmt: skip
 
 

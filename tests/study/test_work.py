@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import io
+import contextlib
 import json
 import queue
 import threading
@@ -10,9 +10,10 @@ from optuna.trial import TrialState
 
 from automed.config import TrialConfig
 from automed.study import record
-from automed.study.child import Note
 from automed.study.ledger import halted
+from automed.study.limits import Limits
 from automed.study.open import OpenStudy
+from automed.study.process import Log, Note
 from automed.study.work import Worker
 
 ONE_MODEL = {"[alexnet_mini, vgg11, resnet18]": "resnet18", "{model.name: resnet18, ": "{"}
@@ -25,12 +26,12 @@ class Desk:
     def __init__(self, opened: OpenStudy, command: tuple[str, ...]) -> None:
         self.opened, self.command = opened, command
         self.inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
-        self.log = io.StringIO()
 
-    def work(self, trials: int) -> list[record.TrialRecord]:
-        with (self.opened.folder / "log").open("w") as log:
+    def work(self, trials: int, limits: Limits | None = None) -> list[record.TrialRecord]:
+        with contextlib.closing(Log(self.opened.folder / "log")) as log:
             Worker(
-                self.opened, trials=trials, name="0", command=self.command, log=log, inbox=self.inbox
+                self.opened, trials=trials, name="0", command=self.command, log=log, inbox=self.inbox,
+                limits=limits,
             ).run()  # fmt: skip
         return record.records(self.opened.study)
 
@@ -57,7 +58,11 @@ def test_trials_are_trained_recorded_and_kept_in_one_warm_process(desk, write_sp
     assert (first.state, first.fold_scores, first.folds) == ("complete", pytest.approx(first.fold_scores), 3)
     assert first.score == pytest.approx(sum(first.fold_scores) / 3)
     assert len(first.curve) == 3 * first.epochs == 3 * first.config["train.epochs"]
-    assert (first.seconds, first.result.peak_memory, first.result.plan) == (3.5, 1000, {"micro": 8})
+    assert (first.seconds, first.result.peak_memory, first.result.plan) == (
+        3.5,
+        1000,
+        {"micro": first.config["train.batch"]},
+    )
     assert first.scores == {"macro_f1": pytest.approx(first.score)}
     folder = seat.opened.folder / "trials" / first.folder
     config = json.loads((folder / "config.json").read_text())
@@ -81,13 +86,72 @@ def test_the_same_seed_gives_the_same_search_even_in_two_sittings(desk, tmp_path
     assert all(one.reason for one in whole if one.state == "pruned")
 
 
-@pytest.mark.parametrize(("fault", "fresh"), [("memory", True), ("diverged", False)])
-def test_a_fault_prunes_the_trial_and_only_memory_costs_the_process(desk, write_space, fault, fresh) -> None:
-    seat = desk(write_space(**ONE_MODEL), {"resnet18": fault})
+def test_a_trial_that_diverges_is_pruned_and_the_process_kept(desk, write_space) -> None:
+    seat = desk(write_space(**ONE_MODEL), {"resnet18": "diverged"})
     first, second = seat.work(2)
-    assert (first.state, first.result.fault, first.reason) == ("pruned", fault, f"{fault} on purpose")
+    assert (first.state, first.result.fault, first.reason) == ("pruned", "diverged", "diverged on purpose")
     assert second.state == "pruned"
-    assert (seat.runs(0) != seat.runs(1)) is fresh
+    assert seat.runs(0) == seat.runs(1)
+    (trial, _) = seat.opened.study.get_trials(deepcopy=False)
+    assert trial.constraints == {"diverged": 1.0}
+
+
+def test_out_of_memory_the_batch_is_halved_until_it_fits_in_a_new_process_each_time(
+    desk, write_space
+) -> None:
+    seat = desk(write_space(**ONE_MODEL, **{"low: 8, high: 32, step: 8": "low: 24, high: 32, step: 8"}),
+                {"resnet18": "memory>4"})  # fmt: skip
+    (one,) = seat.work(1)
+    assert (one.state, one.attempts) == ("complete", 1)
+    halves = {24: [24, 12, 6, 3], 32: [32, 16, 8, 4]}[one.config["train.batch"]]
+    assert one.result.plan == {"micro": halves[-1]}
+    assert len(set(seat.runs(0))) == len(halves)
+    assert len(one.curve) == 3 * one.epochs
+    (trial,) = seat.opened.study.get_trials(deepcopy=False)
+    assert trial.user_attrs[record.MICRO_BATCH] == halves[-1] and not trial.constraints
+
+
+def test_where_one_image_does_not_fit_the_trial_is_pruned_and_the_sampler_told(desk, write_space) -> None:
+    seat = desk(write_space(**ONE_MODEL), {"resnet18": "memory"})
+    (one,) = seat.work(1)
+    assert (one.state, one.result.fault) == ("pruned", "memory")
+    assert one.reason == "one image at a time does not fit: memory on purpose"
+    (trial,) = seat.opened.study.get_trials(deepcopy=False)
+    assert trial.constraints == {"memory": 1.0}
+
+
+def test_a_process_that_dies_again_and_again_but_comes_further_is_no_crash_loop(desk, write_space) -> None:
+    space = write_space(**ONE_MODEL, **NO_PRUNER, **{"[6, 9]": "2"})
+    seat = desk(space, {"resnet18": "die after each epoch"})
+    (one,) = seat.work(1)
+    assert (one.state, one.attempts) == ("complete", 7)
+    assert [step[:2] for step in one.curve] == [(fold, epoch) for fold in range(3) for epoch in range(2)]
+    assert not (seat.opened.folder / "trials" / one.folder / "checkpoint").exists()
+
+
+def test_a_process_without_an_epoch_for_too_long_is_replaced(desk, write_space) -> None:
+    seat = desk(write_space(**ONE_MODEL), {"resnet18": "hang"})
+    (one,) = seat.work(1, Limits(trial_timeout=1.0))
+    assert (one.state, one.attempts, one.result.fault) == ("pruned", 3, "died")
+    assert one.reason.startswith("no epoch in 1 s (--trial-timeout)")
+    assert len(set(seat.runs(0))) == 3
+
+
+def test_a_fault_of_the_environment_halts_the_search_and_costs_no_trial(desk, write_space) -> None:
+    seat = desk(write_space(**ONE_MODEL), {"resnet18": "environment"})
+    (one,) = seat.work(3)
+    assert one.state == "waiting"
+    assert halted(seat.opened.study) == "environment on purpose"
+
+
+def test_checkpoints_that_a_dead_worker_left_of_finished_trials_go(desk) -> None:
+    seat = desk()
+    (one,) = seat.work(1)
+    trials = seat.opened.folder / "trials"
+    for name in (one.folder, "00007"):
+        (trials / name / "checkpoint").mkdir(parents=True)
+    seat.work(2)
+    assert sorted(folder.parent.name for folder in trials.glob("*/checkpoint")) == ["00007"]
 
 
 def test_a_score_that_is_no_number_is_pruned(desk, write_space) -> None:
@@ -105,7 +169,7 @@ def test_a_training_process_that_dies_is_replaced_and_its_trial_tried_again_twic
     seat = desk(write_space(**ONE_MODEL), {"resnet18": "die"})
     (one,) = seat.work(1)
     assert (one.state, one.attempts, one.result.fault) == ("pruned", 3, "died")
-    assert one.reason == "the training process ended with code 9; 3 attempts ended so"
+    assert one.reason == "the training process ended with code 9; 3 attempts ended so at the same point"
     assert len(set(seat.runs(0))) == 3
 
 
@@ -137,7 +201,7 @@ def test_told_to_stop_it_hands_its_trial_back_after_the_epoch(desk) -> None:
     failed, waiting = seat.opened.study.get_trials(deepcopy=False)
     assert failed.state == TrialState.FAIL and record.result(failed).reason == "handed back"
     assert list(failed.intermediate_values) == [0]
-    assert record.drawn(waiting) == failed.params and record.retries(waiting) == 0
+    assert record.drawn(waiting) == failed.params and waiting.user_attrs[record.RETRIES] == 0
 
 
 def test_when_the_launcher_has_gone_it_does_not_wait_for_the_epoch(desk, monkeypatch) -> None:

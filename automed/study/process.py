@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import queue
+import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 import msgspec
@@ -23,14 +26,36 @@ _PATIENCE = 5.0  # seconds a process gets to end by itself once its input is clo
 class Note:
     """Something that happened, as a worker's inbox holds it.
 
-    `what` is `child` (an event, in `event`), `exit` (the process ended; `event` holds its `code`), `lost`
-    (the trial was taken away), `stop` (end after this epoch) or `quit` (end now). `sender` tells the
-    processes of one worker apart, so that a dead one's last words are not taken for the next one's.
+    `what` is `child` (an event, in `event`), `exit` (the process ended; `event` holds its `code`, and in
+    `starved` whether the system killed processes for want of memory while it ran), `lost` (the trial was
+    taken away), `stop` (end after this epoch) or `quit` (end now). `sender` tells the processes of one worker
+    apart, so that a dead one's last words are not taken for the next one's.
     """
 
     what: str
     event: dict[str, Any] = field(default_factory=dict)
     sender: int = 0
+
+
+class Log:
+    """A file that lines are added to. On a full disk they are lost, and nothing else is."""
+
+    def __init__(self, file: Path) -> None:
+        self._descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+
+    def write(self, text: str) -> int:
+        """Add some text at once."""
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, text.encode(errors="replace"))
+        return len(text)
+
+    def fileno(self) -> int:
+        """For a process that writes into it by itself."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Write no more."""
+        os.close(self._descriptor)
 
 
 class Child:
@@ -39,16 +64,17 @@ class Child:
     _numbers = itertools.count(1)
 
     def __init__(
-        self, command: Sequence[str], inbox: queue.SimpleQueue[Note], log: IO[str],
+        self, command: Sequence[str], inbox: queue.SimpleQueue[Note], log: IO[str] | Log,
         environment: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.number = next(self._numbers)
+        self._killed_before = _killed_for_memory()
         self._inbox, self._log = inbox, log
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=log.fileno(),
             env=environment,
             text=True,
             encoding="utf-8",
@@ -96,7 +122,9 @@ class Child:
                 self._log.write(line)
             else:
                 self._inbox.put(Note("child", event, self.number))
-        self._inbox.put(Note("exit", {"code": self._process.wait()}, self.number))
+        code = self._process.wait()
+        starved = code == -signal.SIGKILL and _killed_for_memory() > self._killed_before
+        self._inbox.put(Note("exit", {"event": "exit", "code": code, "starved": starved}, self.number))
 
 
 def _event(line: str) -> dict[str, Any] | None:
@@ -112,3 +140,12 @@ def ending(code: int) -> str:
     return f"the training process was killed by signal {-code}" if code < 0 else (
         f"the training process ended with code {code}"
     )  # fmt: skip
+
+
+def _killed_for_memory() -> int:
+    """How many processes the system has killed for want of memory; 0 where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

@@ -1,0 +1,255 @@
+"""One attempt at one trial: draw it, have it trained, record every epoch, react to whatever happens.
+
+What can happen, and the one answer to it:
+
+    epoch, fold     recorded; at a rung or a fold's end the pruner is asked
+    resumed         a checkpoint was found: what it holds is recorded, and the trial goes on from there
+    done            told as complete or pruned
+    memory          trained on from the last epoch with half the micro-batch; told as pruned when one image
+                    does not fit
+    diverged        told as pruned
+    broken          told as pruned; three in a row halt the search
+    environment     data or weights went away, the disk is full: handed back, and the search is halted
+    exit, hang      handed back; pruned when that happened three times at the same point
+    quit, lost      handed back; or another worker's already
+    database away   waited for
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from automed.config import TrialConfig, from_flat, to_flat
+from automed.data.cache import replacing
+from automed.job import CHECKPOINT
+from automed.screen import span
+from automed.space.sample import sample
+from automed.study import record
+from automed.study.ledger import Claim, Ledger
+from automed.study.limits import Limits
+from automed.study.process import ending
+from automed.study.pruner import KFoldPruner
+from automed.study.record import Result
+from automed.study.sampler import make_sampler, suggester
+from automed.study.trainer import Lost, Quit, Trainer
+
+if TYPE_CHECKING:
+    from automed.study.open import OpenStudy
+
+T = TypeVar("T")
+
+
+class Attempt:
+    """One trial in the hands of one worker.
+
+    Args:
+        claim: the trial.
+        opened: its study.
+        ledger: of the worker.
+        trainer: of the worker.
+        limits: of the worker.
+    """
+
+    def __init__(
+        self, claim: Claim, *, opened: OpenStudy, ledger: Ledger, trainer: Trainer, limits: Limits
+    ) -> None:
+        assert claim.trial is not None
+        self._trial, self._number = claim.trial, claim.number
+        self._opened, self._ledger, self._trainer, self._limits = opened, ledger, trainer, limits
+        self._folder = opened.folder / "trials" / record.folder_name(claim.number)
+        pruner = opened.study.pruner
+        self._at_rung = pruner.at_rung if isinstance(pruner, KFoldPruner) else _never
+        self._reported: set[int] = set()
+        self._shape: tuple[int, int] | None = None
+        self._scores: list[float] = []
+        self._micro_batch: int | None = None
+        self._batch = 0
+
+    def run(self) -> None:
+        """Carry it to its end.
+
+        Raises:
+            Quit: the worker was told to end; the trial is back in the queue.
+            Lost: the trial was taken away.
+        """
+        try:
+            config = self._draw()
+            write_config(self._folder, config)
+            self._request()
+            while self._on(self._trainer.event(self._trial.number, self._limits.trial_timeout)):
+                pass
+        except Quit:
+            self._trainer.drop()
+            self._ledger.give_back(self._trial, "handed back", died=False)
+            raise
+        except OSError as error:
+            self._stop_all(f"{error.filename or self._folder}: {error.strerror or error}")
+
+    def _draw(self) -> TrialConfig:
+        opened = self._opened
+        study = opened.experiment.study
+        # Set after `ask`, which says the number, and before anything is drawn.
+        opened.study.sampler = make_sampler(study.sampler, study.seed, self._number)
+        drawn = self._ask(lambda: sample(opened.experiment.space, suggester(self._trial)))
+        config = from_flat(drawn)
+        self._write(record.CONFIG, to_flat(config))
+        self._micro_batch = self._trial.user_attrs.get(record.MICRO_BATCH)
+        self._batch = config.train.batch
+        return config
+
+    def _request(self) -> None:
+        self._trainer.train(
+            study=str(self._opened.folder), trial=str(self._folder), number=self._number,
+            seed=self._opened.experiment.study.seed, micro_batch=self._micro_batch,
+            memory=self._limits.memory,
+        )  # fmt: skip
+
+    def _on(self, event: dict[str, Any]) -> bool:
+        """React to one event; False when the attempt is over."""
+        what = event["event"]
+        if what == "done":
+            return self._finish(event)
+        if what == "fault":
+            return self._on_fault(event["kind"], event["reason"])
+        if what == "exit":
+            return self._on_exit(event)
+        if what == "hang":
+            self._trainer.drop()
+            silence = span(self._limits.trial_timeout)
+            self._ledger.give_back(self._trial, f"no epoch in {silence} (--trial-timeout)", died=True)
+            return False
+        prune = {"epoch": self._on_epoch, "fold": self._on_fold, "resumed": self._on_resumed}[what](event)
+        if self._trainer.stopping:
+            raise Quit
+        self._trainer.answer(go=not prune)
+        return True
+
+    def _on_epoch(self, event: dict[str, Any]) -> bool:
+        self._measure(event)
+        self._report(event["fold"], event["epoch"], event["score"])
+        return self._judged_at_rung(event["fold"], event["epoch"])
+
+    def _on_fold(self, event: dict[str, Any]) -> bool:
+        self._keep_scores([*self._scores, event["score"]])
+        assert self._shape is not None
+        return len(self._scores) < self._shape[1] and self._judged()
+
+    def _on_resumed(self, event: dict[str, Any]) -> bool:
+        self._measure(event)
+        for fold, epoch, score in event["curve"]:
+            self._report(fold, epoch, score)
+        self._keep_scores(event["fold_scores"])
+        return self._judged_at_rung(*event["curve"][-1][:2])
+
+    def _on_fault(self, kind: str, reason: str) -> bool:
+        if kind == "environment":
+            self._stop_all(reason)
+        elif kind == "memory":
+            self._trainer.drop()
+            return self._in_smaller_pieces(reason)
+        else:
+            if kind == "broken":  # what broke it may have harmed the process
+                self._trainer.drop()
+            self._prune(Result(fault=kind, reason=reason))
+        return False
+
+    def _on_exit(self, event: dict[str, Any]) -> bool:
+        self._trainer.drop()
+        if event.get("starved"):
+            return self._in_smaller_pieces("the system killed the training process for want of memory")
+        self._ledger.give_back(self._trial, ending(event["code"]), died=True)
+        return False
+
+    def _in_smaller_pieces(self, reason: str) -> bool:
+        held = self._micro_batch or self._batch
+        if held == 1:
+            self._prune(Result(fault="memory", reason=f"one image at a time does not fit: {reason}"))
+            return False
+        self._micro_batch = held // 2
+        self._write(record.MICRO_BATCH, self._micro_batch)
+        self._request()
+        return True
+
+    def _stop_all(self, reason: str) -> None:
+        self._ledger.halt(reason)
+        self._ledger.give_back(self._trial, reason, died=False)
+
+    def _finish(self, event: dict[str, Any]) -> bool:
+        result = Result(
+            scores=event.get("scores") or {}, seconds=event.get("seconds", 0.0),
+            peak_memory=event.get("peak_memory", 0), plan=event.get("plan") or {},
+        )  # fmt: skip
+        if event["pruned"]:
+            self._prune(msgspec.structs.replace(result, reason=self._why()))
+        elif self._ledger.complete(self._trial, event["score"], result):
+            self._forget()
+        return False
+
+    def _prune(self, result: Result) -> None:
+        if self._ledger.prune(self._trial, result):
+            self._forget()
+
+    def _forget(self) -> None:
+        """A trial that has been told needs its checkpoints no more; one that was lost is another's."""
+        shutil.rmtree(self._folder / CHECKPOINT, ignore_errors=True)
+
+    def _why(self) -> str:
+        if not self._scores or self._shape is None:
+            return "among the worst third at this point of the first fold"
+        return f"behind the best trial after {len(self._scores)} of {self._shape[1]} folds"
+
+    def _measure(self, event: dict[str, Any]) -> None:
+        if self._shape is None:
+            self._shape = event["epochs"], event["folds"]
+            self._write(record.SHAPE, list(self._shape))
+
+    def _keep_scores(self, scores: list[float]) -> None:
+        if scores != self._scores:
+            self._scores = scores
+            self._write(record.FOLD_SCORES, scores)
+
+    def _judged_at_rung(self, fold: int, epoch: int) -> bool:
+        assert self._shape is not None
+        return self._at_rung(fold, epoch, self._shape[0]) and self._judged()
+
+    def _judged(self) -> bool:
+        return self._ask(lambda: bool(self._trial.should_prune()))
+
+    def _report(self, fold: int, epoch: int, score: float | None) -> None:
+        assert self._shape is not None
+        step = fold * self._shape[0] + epoch
+        if step not in self._reported:
+            self._ask(lambda: self._trial.report(float("nan") if score is None else score, step))
+            self._reported.add(step)
+
+    def _write(self, key: str, value: Any) -> None:
+        self._ask(lambda: self._trial.set_user_attr(key, value))
+
+    def _ask(self, act: Callable[[], T]) -> T:
+        """The database's answer, waited for.
+
+        Raises:
+            Lost: the trial was taken away.
+        """
+        import optuna
+
+        try:
+            return self._ledger.patience(act)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            raise Lost from None
+
+
+def _never(fold: int, epoch: int, epochs: int) -> bool:  # noqa: ARG001
+    return False
+
+
+def write_config(folder: Path, config: TrialConfig) -> None:
+    """Write `config.json` into a trial's folder, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "config.json") as stream:
+        stream.write(msgspec.json.format(msgspec.json.encode(config)))
