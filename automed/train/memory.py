@@ -11,7 +11,7 @@ from automed.errors import UserError
 
 _SIGNS = (
     "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory",
-    "alloc_failed", "insufficient memory", "failed to allocate",
+    "alloc_failed", "insufficient memory", "failed to allocate", "could not create a primitive",
 )  # fmt: skip
 
 
