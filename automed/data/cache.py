@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -23,15 +23,21 @@ def cache_folder(name: str) -> Path:
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[IO[bytes]]:
-    """Write a new file that takes the place of `file` when the block ends well, and never before."""
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:
-        part = Path(stream.name)
-        try:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        except BaseException:
+    """Write a new file that takes the place of `file` when the block ends well, and never before.
+
+    Its mode is what the umask gives: a team may share the folder. When the block fails, or the disk is full,
+    nothing is left behind.
+    """
+    part = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    stream = part.open("xb")
+    try:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+        stream.close()
+        part.replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):  # closing writes what is buffered: on a full disk it fails again
             stream.close()
-            part.unlink(missing_ok=True)
-            raise
-    part.replace(file)
+        part.unlink(missing_ok=True)
+        raise
