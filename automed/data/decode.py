@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+_ROWS = 256  # of a picture are worked on at once
 SUFFIX_WORDS = "png, jpg, bmp, tiff, webp or gif"
 
 
@@ -55,7 +57,10 @@ def decode_file(file: Path) -> tuple[np.ndarray, str]:
         BadPictureError: missing, cut short, damaged, too large to be safe, or of another format.
     """
     try:
-        if file.stat().st_size == 0:
+        kind = file.stat()
+        if not stat.S_ISREG(kind.st_mode):  # to read a pipe or a device might never end
+            raise BadPictureError("is not a file")
+        if kind.st_size == 0:
             raise BadPictureError("is an empty file")
         with Image.open(file, formats=FORMATS) as image:
             mode = image.mode
@@ -85,20 +90,34 @@ def _pixels(image: Image.Image) -> np.ndarray:
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
         rgba = np.asarray((image.convert(straight) if straight else image).convert("RGBA"))
-        alpha = rgba[..., 3:].astype(np.uint16)
-        return ((rgba[..., :3] * alpha + 127) // 255).astype(np.uint8)
+        return _by_rows(rgba, (*rgba.shape[:2], 3), _over_black)
     return np.asarray(image.convert("RGB"))
+
+
+def _over_black(rgba: np.ndarray) -> np.ndarray:
+    return (rgba[..., :3] * rgba[..., 3:].astype(np.uint16) + 127) // 255
+
+
+def _by_rows(
+    values: np.ndarray, shape: tuple[int, ...], step: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """What `step` makes of `values`, a few rows at a time: between them a large picture would take ten-fold."""
+    pixels = np.empty(shape, np.uint8)
+    for start in range(0, len(values), _ROWS):
+        pixels[start : start + _ROWS] = step(values[start : start + _ROWS])
+    return pixels
 
 
 def stretch(values: np.ndarray) -> np.ndarray:
     """Scale numbers of any range to 0 to 255; a flat picture becomes black."""
-    values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise BadPictureError("holds values that are no numbers")
     low, high = float(values.min()), float(values.max())
     if low == high:
         return np.zeros(values.shape, np.uint8)
-    return np.asarray(np.rint((values - low) * (255 / (high - low))), np.uint8)
+    return _by_rows(
+        values, values.shape, lambda rows: np.rint((rows.astype(np.float64) - low) * (255 / (high - low)))
+    )
 
 
 def canonical(pixels: np.ndarray) -> np.ndarray:
