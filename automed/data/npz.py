@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import psutil
 
-from automed.data.decode import canonical, stretch
+from automed.data.decode import BadPictureError, canonical, stretch
 from automed.data.sources import Listing, Row
 from automed.errors import Fault
 
 _SPLITS = ("train", "val", "test")
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def list_npz(file: Path) -> Listing:
@@ -49,29 +50,48 @@ def _load(file: Path, listing: Listing) -> set[str]:
     """Read the arrays that matter into the listing; the names of all arrays, damaged ones too."""
     try:
         with zipfile.ZipFile(file) as archive:
-            needed = sum(member.file_size for member in archive.infolist())
-        free = psutil.virtual_memory().available
-        if needed > free:
-            fault = f"unpacks to {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory are free"
-            listing.faults.append(Fault(fault, file=file.name))
-            return set()
-        with np.load(file, allow_pickle=False) as archive:
-            for name in archive.files:
-                if re.fullmatch("(train|val|test)_(images|labels)", name):
-                    _load_array(archive, name, file.name, listing)
-            return set(archive.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            wanted = [name for name in members if re.fullmatch("(train|val|test)_(images|labels)", name)]
+            needed = sum(members[name].file_size for name in wanted)
+            free = psutil.virtual_memory().available
+            if needed > free:
+                fault = f"unpacks to {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory are free"
+                listing.faults.append(Fault(fault, file=file.name))
+                return set()
+            for name in wanted:
+                try:
+                    listing.arrays[name] = _read_array(archive, members[name])
+                except BadPictureError as error:
+                    listing.faults.append(Fault(f"'{name}' {error}", file=file.name))
+            return set(members)
+    except PermissionError:
+        listing.faults.append(Fault("may not be read", file=file.name))
+    except Exception:  # zipfile raises anything on a damaged file
         listing.faults.append(Fault("is not an npz file, or is damaged", file=file.name))
-        return set()
+    return set()
 
 
-def _load_array(archive: np.lib.npyio.NpzFile, name: str, file: str, listing: Listing) -> None:
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array, held against the size of its member first: numpy makes room for whatever a header claims.
+
+    Raises:
+        BadPictureError: it is damaged, or pickled.
+    """
     try:
-        listing.arrays[name] = archive[name]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        pickled = "allow_pickle" in str(error)
-        words = "holds pickled Python objects, which automed never loads" if pickled else "is damaged"
-        listing.faults.append(Fault(f"'{name}' {words}", file=file))
+        with archive.open(member) as stream:
+            read_header = _HEADERS[np.lib.format.read_magic(stream)]
+            shape, _, kind = read_header(stream)
+            left = member.file_size - stream.tell()
+        if kind.hasobject:
+            raise BadPictureError("holds pickled Python objects, which automed never loads")
+        if math.prod(shape) * kind.itemsize != left:
+            raise BadPictureError("is damaged: it is not as large as its header says")
+        with archive.open(member) as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+    except BadPictureError:
+        raise
+    except Exception as error:  # and numpy raises anything on a damaged header
+        raise BadPictureError("is damaged") from error
 
 
 def _add_split(split: str, file: str, listing: Listing) -> None:
