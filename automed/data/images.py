@@ -24,6 +24,7 @@ from automed.errors import DataError, Fault
 
 _VERSION = 1  # raise it when `prepare` changes what it returns
 _SPARE = 64 << 20  # bytes left free on the disk
+_ELSEWHERE = "$AUTOMED_CACHE names another folder"
 
 Read = Callable[[Item], np.ndarray]
 
@@ -42,11 +43,15 @@ def load_images(manifest: Manifest, preprocess: Preprocess, size: int) -> np.nda
     file = cache_folder("images") / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.npy"
     images = _mapped(file, shape)
     if images is None:
-        with FileLock(file.with_suffix(".lock")):
-            images = _mapped(file, shape)
-            if images is None:
-                _build(file, manifest, preprocess, shape)
+        try:
+            with FileLock(file.with_suffix(".lock")):
                 images = _mapped(file, shape)
+                if images is None:
+                    _build(file, manifest, preprocess, shape)
+                    images = _mapped(file, shape)
+        except OSError as error:
+            message = f"the prepared pictures cannot be written: {error.strerror or error}"
+            raise DataError(Fault(message, file=str(file.parent), hint=_ELSEWHERE)) from None
     assert images is not None, "built just now"
     return images
 
@@ -55,7 +60,7 @@ def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """The cached pictures, or None where the file is missing or damaged."""
     try:
         images = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # numpy raises anything on a damaged header
         return None
     fits = images.shape == shape and images.dtype == np.uint8
     return np.asarray(images) if fits else None
@@ -65,7 +70,7 @@ def _build(file: Path, manifest: Manifest, preprocess: Preprocess, shape: tuple[
     needed, free = int(np.prod(shape)), shutil.disk_usage(file.parent).free
     if needed + _SPARE > free:
         message = f"the prepared pictures need {needed / 1e6:,.0f} MB, but {free / 1e6:,.0f} MB are free"
-        raise DataError(Fault(message, file=str(file.parent), hint="$AUTOMED_CACHE names another folder"))
+        raise DataError(Fault(message, file=str(file.parent), hint=_ELSEWHERE))
     read = _reader(manifest)
     cv2.setNumThreads(1)  # the threads are ours
 

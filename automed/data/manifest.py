@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,8 @@ from automed.data.settings import Data
 from automed.data.sources import Listing, Row, list_csv, list_folder
 from automed.errors import DataError, Fault, StudyError, nearest
 
+_MOST_GAPS = 100
+_LONGEST_NUMBER = 100  # Python refuses to read one of some thousand digits
 _SLIP = 0.85  # how alike two names of splits are when one is a slip for the other: Testng, not Training
 
 
@@ -29,8 +32,8 @@ _SLIP = 0.85  # how alike two names of splits are when one is a slip for the oth
 class Item:
     """One picture.
 
-    `path` is relative to the manifest's root ('train_images[12]' in an npz file), `label` a row of
-    `Manifest.classes`, `group` what the data's author declared, `digest` that of the decoded pixels.
+    `path` is relative to the manifest's root ('train_images[12]' in an npz file; with `data.outside` it may
+    leave the root, or be absolute: it is only ever read), `label` a row of `Manifest.classes`, `group` what the data's author declared, `digest` that of the decoded pixels.
     """
 
     path: str
@@ -162,7 +165,7 @@ def read_manifest(
         DataError: with everything that is wrong.
     """
     column = None if settings.group == "none" else settings.group.column
-    listing = open_source(path, column)
+    listing = open_source(path, column, outside=settings.outside)
     faults = list(listing.faults)
     test_split = _test_split(settings.test, listing, faults)
     groups, wrong = declared_groups(listing, settings.group)
@@ -195,8 +198,13 @@ def read_manifest(
     return manifest
 
 
-def open_source(path: Path, column: str | None = None) -> Listing:
+def open_source(path: Path, column: str | None = None, *, outside: bool = False) -> Listing:
     """List what is in a folder, a CSV or an npz file.
+
+    Args:
+        path: of the three.
+        column: of a CSV, the one to group by.
+        outside: whether the pictures of a CSV may lie outside its folder.
 
     Raises:
         DataError: it is none of the three.
@@ -205,9 +213,9 @@ def open_source(path: Path, column: str | None = None) -> Listing:
         return list_folder(path)
     if not path.exists():
         raise DataError(Fault("does not exist", file=str(path)))
-    if path.suffix.lower() == ".csv":
-        return list_csv(path, column)
-    if path.suffix.lower() == ".npz":
+    if path.is_file() and path.suffix.lower() == ".csv":  # to read a pipe or a device might never end
+        return list_csv(path, column, outside=outside)
+    if path.is_file() and path.suffix.lower() == ".npz":
         return list_npz(path)
     raise DataError(Fault("is not a folder, a .csv or a .npz file", file=str(path)))
 
@@ -253,7 +261,8 @@ def _bad_picture(row: Row, reason: str, path: Path) -> Fault:
 
 def numbers_first(name: str) -> tuple[bool, int, str]:
     """Sorts class names: 2 before 10, words after numbers."""
-    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
+    number = name.isdecimal() and len(name) <= _LONGEST_NUMBER
+    return (not number, int(name) if number else 0, name)
 
 
 def _class_faults(listing: Listing, counted: Counter[str], test_split: str) -> list[Fault]:
@@ -270,8 +279,9 @@ def _class_faults(listing: Listing, counted: Counter[str], test_split: str) -> l
     if len(counted) < 2:
         names = ", ".join(counted) or "none"
         faults.append(Fault(f"at least two classes are needed to search, found {len(counted)}: {names}"))
-    numbers = [int(label) for label in counted if listing.kind == "npz"]
-    for missing in sorted(set(range(max(numbers, default=0))) - set(numbers)):
+    numbers = {int(label) for label in counted if listing.kind == "npz"}
+    gaps = (number for number in range(max(numbers, default=0)) if number not in numbers)
+    for missing in itertools.islice(gaps, _MOST_GAPS):  # one label of 10**15 leaves as many gaps
         faults.append(Fault(f"an empty class: no picture to search has the label {missing}"))
     return faults
 

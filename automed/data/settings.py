@@ -29,6 +29,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     test: Annotated[
         str, setting("the split held out and never searched, such as Testing; none: nothing is held out")
     ] = "none"
+    outside: Annotated[bool, setting("pictures of a CSV may lie outside its folder")] = False
     on_bad_image: Annotated[
         Literal["fail", "skip"], setting("stop at a picture that cannot be read, or leave it out")
     ] = "fail"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,9 @@ ALL = "all"
 
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 _LITTER = frozenset({"__MACOSX"})
+_LEAVES = "leaves the folder of the CSV"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_LONGEST = 300  # a longer path is cut in a message
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,10 @@ class Listing:
 
 
 def list_folder(root: Path) -> Listing:
-    """A folder per class, with or without folders named as in `SPLITS` above them."""
+    """A folder per class, with or without folders named as in `SPLITS` above them.
+
+    Links are followed wherever they lead, to pictures as to folders: whoever arranged the folder put them there.
+    """
     listing = Listing(root, "folder")
     tops = _subfolders(root, root, listing)
     splits = [top for top in tops if top.name.lower() in SPLITS]
@@ -83,8 +90,9 @@ def list_folder(root: Path) -> Listing:
 
 
 def _shown(name: str) -> str:
-    """The name as it can be printed: bytes that are not UTF-8 are spelled out."""
-    return name.encode(errors="backslashreplace").decode()
+    """The name as it can be printed: bytes that are not UTF-8 and control characters are spelled out."""
+    spelled = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", name)
+    return spelled.encode(errors="backslashreplace").decode()
 
 
 def _no_split(name: str) -> Fault:
@@ -100,7 +108,8 @@ def _list_class(folder: Path, split: str, listing: Listing) -> None:
         if _shown(path) == path:
             listing.rows.append(Row(path, folder.name, split))
         else:
-            listing.faults.append(Fault("the name is not UTF-8", file=path, hint="rename it"))
+            what = "holds control characters" if _CONTROL.search(path) else "is not UTF-8"
+            listing.faults.append(Fault(f"the name {what}", file=path, hint="rename it"))
     for inner in _subfolders(folder, listing.root, listing):
         fault = "automed does not look into a folder inside a class folder"
         listing.faults.append(Fault(fault, file=f"{place}/{inner.name}", hint="move its pictures up"))
@@ -123,10 +132,17 @@ def _names(folder: Path, *, files: bool) -> list[str]:
     """Visible entries in order: files (and dangling links), or folders."""
     try:
         with os.scandir(folder) as entries:
-            found = [entry.name for entry in entries if entry.is_dir() is not files]
+            found = [entry.name for entry in entries if _is_folder(entry) is not files]
     except OSError:
         return []
     return sorted(name for name in found if not name.startswith(".") and name not in _LITTER)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that goes in a circle
+        return False
 
 
 def _pictures(folder: Path) -> list[str]:
@@ -143,8 +159,11 @@ def _subfolders(folder: Path, root: Path, listing: Listing) -> list[Path]:
     return [inner for name in _names(folder, files=False) if (inner := folder / name).resolve() not in above]
 
 
-def list_csv(file: Path, column: str | None) -> Listing:
-    """A table with the columns path and label, maybe split; `column` names the one to group by."""
+def list_csv(file: Path, column: str | None, *, outside: bool = False) -> Listing:
+    """A table with the columns path and label, maybe split; `column` names the one to group by.
+
+    A picture lies in the folder of the CSV or below, links resolved; `outside` lifts that.
+    """
     listing = Listing(file.parent, "csv")
     try:
         text = file.read_bytes().decode("utf-8-sig")
@@ -154,6 +173,9 @@ def list_csv(file: Path, column: str | None) -> Listing:
         return listing
     except csv.Error as error:
         listing.faults.append(Fault(f"is not a CSV table: {error}", file=file.name))
+        return listing
+    except OSError as error:
+        listing.faults.append(Fault(f"cannot be read: {error.strerror or error}", file=file.name))
         return listing
     header = [cell.strip() for cell in rows[0][1]] if rows else []
     listing.columns = tuple(header)
@@ -166,7 +188,14 @@ def list_csv(file: Path, column: str | None) -> Listing:
             message = f"{len(cells)} values, but the header names {len(header)} columns"
             listing.faults.append(Fault(message, file=file.name, line=line))
             continue
-        _read_row(dict(zip(header, cells, strict=True)), line, column, file, listing, seen)
+        row, faults = _read_row(dict(zip(header, cells, strict=True)), line, column)
+        if row.path:
+            place = Path(os.path.normpath(row.path)).as_posix()
+            faults += _place_faults(listing.root, place, row, seen, outside=outside)
+            row = replace(row, path=place)
+        listing.faults += [replace(fault, file=file.name, line=line) for fault in faults]
+        if not faults:
+            listing.rows.append(row)
     if len(rows) == 1:
         listing.faults.append(Fault("names no pictures", file=file.name))
     listing.classes = {row.label for row in listing.rows}
@@ -195,35 +224,36 @@ def _header_faults(header: list[str], column: str | None, name: str) -> list[Fau
     return faults
 
 
-def _read_row(
-    cells: dict[str, str], line: int, column: str | None, file: Path, listing: Listing, seen: dict[str, int]
-) -> None:
+def _read_row(cells: dict[str, str], line: int, column: str | None) -> tuple[Row, list[Fault]]:
     path, label = cells["path"].strip(), cells["label"].strip()
     split = cells.get("split", ALL).strip()
     group = cells[column].strip() if column else None
-    faults = [
-        f"the {name} is empty"
-        for name, value in (("path", path), ("label", label), ("split", split), (column, group))
-        if value == ""
+    named = (("path", path), ("label", label), ("split", split), (column, group))
+    faults = [Fault(f"the {name} is empty") for name, value in named if value == ""]
+    faults += [
+        Fault(f"the {name} holds control characters") for name, value in named if _CONTROL.search(value or "")
     ]
-    if path:
-        place = Path(os.path.normpath(path)).as_posix()
-        if reason := _unusable(listing.root, place):
-            faults.append(f"'{path}' {reason}")
-        if place in seen:
-            faults.append(f"'{path}' stands in line {seen[place]} already")
-        seen.setdefault(place, line)
-        path = place
-    listing.faults += [Fault(message, file=file.name, line=line) for message in faults]
-    if not faults:
-        listing.rows.append(Row(path, label, split, group, line))
+    return Row(path, label, split, group, line), faults
 
 
-def _unusable(root: Path, place: str) -> str:
+def _place_faults(root: Path, place: str, row: Row, seen: dict[str, int], *, outside: bool) -> list[Fault]:
+    """What is wrong with where a row's picture lies; `seen` tells the line of every place so far."""
+    faults = []
+    shown = _shown(row.path if len(row.path) <= _LONGEST else row.path[:_LONGEST] + "...")
+    if reason := _unusable(root, place, outside=outside):
+        hint = "data.outside: true in the YAML file allows it" if reason == _LEAVES else ""
+        faults.append(Fault(f"'{shown}' {reason}", hint=hint))
+    first = seen.setdefault(str((root / place).absolute()), row.line)
+    if first != row.line:
+        faults.append(Fault(f"'{shown}' stands in line {first} already"))
+    return faults
+
+
+def _unusable(root: Path, place: str, *, outside: bool) -> str:
     try:
         target = (root / place).resolve()
-        if not target.is_relative_to(root.resolve()):
-            return "leaves the folder of the CSV"
+        if not outside and not target.is_relative_to(root.resolve()):
+            return _LEAVES
         if not target.exists():
             return "does not exist"
         return "" if target.is_file() else "is not a file"
