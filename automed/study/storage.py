@@ -7,11 +7,13 @@ import hashlib
 import re
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from automed.errors import StudyError
+from automed.errors import Fault, StudyError
+from automed.study.connections import engine_settings, plain_engine
+from automed.study.mounts import refuse_network_drive
 
 if TYPE_CHECKING:
     import optuna
@@ -65,11 +67,22 @@ def sqlite_file(url: str) -> Path | None:
 class StudyLock:
     """Held by one process in the world at a time; let go of when its holder dies, however it dies.
 
-    A lock on a file beside a SQLite database, an advisory lock in PostgreSQL, GET_LOCK in MySQL.
+    A lock on a file beside a SQLite database, an advisory lock in PostgreSQL, GET_LOCK in MySQL. A server
+    also takes it from a holder whose machine has gone silent, see `connections.SILENCE`.
+
+    Attributes:
+        url: of the database.
+        name: of the study.
+        engine: whose connections it uses; by default each wait opens one of its own.
     """
 
     url: str
     name: str
+    engine: sqlalchemy.Engine | None = field(default=None, compare=False, repr=False)
+
+    def through(self, storage: optuna.storages.RDBStorage) -> StudyLock:
+        """The same lock by way of the storage's connections, so that who waits for it has one, not two."""
+        return replace(self, engine=storage.engine)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -82,12 +95,30 @@ class StudyLock:
             with filelock.FileLock(f"{file}.lock"):
                 yield
             return
-        with _plain_engine(self.url) as engine, engine.connect() as connection:
+        with contextlib.ExitStack() as stack:
+            engine = self.engine or stack.enter_context(plain_engine(self.url))
+            connection = stack.enter_context(engine.connect())
+            stack.enter_context(self.on(connection.execution_options(isolation_level="AUTOCOMMIT")))
+            yield
+
+    @contextlib.contextmanager
+    def on(self, connection: sqlalchemy.Connection) -> Iterator[None]:
+        """Hold the lock of a server by a connection that commits by itself."""
+        import sqlalchemy
+
+        try:
             self._take(connection)
+        except BaseException:
+            connection.invalidate()
+            raise
+        try:
+            yield
+        finally:
             try:
-                yield
-            finally:
                 self._give(connection)
+            except sqlalchemy.exc.SQLAlchemyError:
+                # The connection is lost, and the lock with it: no reason to hide how the block ended.
+                connection.invalidate()
 
     def _key(self) -> int:
         digest = hashlib.blake2b(f"automed {self.name}".encode(), digest_size=8).digest()
@@ -100,8 +131,8 @@ class StudyLock:
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": self._key()})
             return
         # A negative, endless timeout means different things to MySQL and MariaDB.
-        taken = text("SELECT GET_LOCK(:key, 60)")
-        while connection.execute(taken, {"key": f"automed{self._key()}"}).scalar() != 1:
+        taken = text("SELECT GET_LOCK(:key, 30)")
+        while connection.execute(taken, {"key": self._word()}).scalar() != 1:
             pass
 
     def _give(self, connection: sqlalchemy.Connection) -> None:
@@ -110,82 +141,137 @@ class StudyLock:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": self._key()})
         else:
-            connection.execute(text("SELECT RELEASE_LOCK(:key)"), {"key": f"automed{self._key()}"})
+            connection.execute(text("SELECT RELEASE_LOCK(:key)"), {"key": self._word()})
+
+    def _word(self) -> str:
+        return f"automed{self._key()}"
 
 
-@contextlib.contextmanager
-def _plain_engine(url: str) -> Iterator[sqlalchemy.Engine]:
-    """An engine that keeps no connection: a lock must not cost an idle one for each worker."""
+def rest(storage: optuna.storages.RDBStorage) -> None:
+    """Close the connection that nobody uses now: a server grants 100 or so, and training needs none."""
     import sqlalchemy
 
-    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT")
-    try:
-        yield engine
-    finally:
-        engine.dispose()
+    pool = storage.engine.pool
+    if sqlite_file(storage.url) is None and isinstance(pool, sqlalchemy.QueuePool) and pool.checkedin():
+        # Where the server is away there is nothing to close.
+        with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError), storage.engine.connect() as connection:
+            connection.detach()
 
 
 def connect(url: str) -> optuna.storages.RDBStorage:
     """Open the database, and make its tables where there are none; to be called under the study's lock.
 
     Raises:
-        StudyError: it cannot be reached or written, is damaged, or is somebody else's.
+        StudyError: it cannot be reached or written, is damaged, is somebody else's, of another version of
+            Optuna, or a file on a network drive.
     """
     import optuna
-    import sqlalchemy
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = sqlite_file(url)
     if file is not None:
+        refuse_network_drive(file)
         _refuse_foreign(file)
-    # Optuna reads its address as a format string.
-    template = url.replace("{", "{{").replace("}", "}}")
-    try:
-        return optuna.storages.RDBStorage(template, engine_kwargs=_engine_settings(file is not None))
-    except ImportError as error:
-        raise StudyError(f"{mask(url)} needs a driver that is not installed: {_first_line(error)}") from None
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        cause = error.__cause__ or error
-        raise StudyError(f"the database {mask(url)} cannot be used: {_first_line(cause)}") from None
-    except RuntimeError as error:
-        # Optuna found the tables of another of its versions.
-        raise StudyError(f"the database {mask(url)} is of another Optuna: {_first_line(error)}") from None
+    with _told(url, "cannot be used"):
+        if file is not None:
+            file.touch()
+        if has_tables(url):
+            storage = rdb_storage(url)
+        elif file is not None:
+            storage = rdb_storage(url, create=True)
+        else:
+            storage = _make_tables(url)
+    _refuse_schema(storage)
+    return storage
+
+
+def rdb_storage(url: str, *, create: bool = False) -> optuna.storages.RDBStorage:
+    """Optuna's view of a database, whatever the version of its tables; on demand it makes them."""
+    import optuna
+
+    return optuna.storages.RDBStorage(
+        url.replace("{", "{{").replace("}", "}}"),  # Optuna reads its address as a format string
+        engine_kwargs=engine_settings(url, sqlite_file(url)),
+        skip_compatibility_check=True,
+        skip_table_creation=not create,
+    )
+
+
+def has_tables(url: str) -> bool:
+    """Whether Optuna has made its tables; the one looked for is the last that it makes."""
+    import sqlalchemy
+
+    with plain_engine(url) as engine, engine.connect() as connection:
+        return sqlalchemy.inspect(connection).has_table("alembic_version")
 
 
 def reachable(url: str) -> None:
-    """Try the database server before anything waits for a lock in it; a SQLite file needs no try.
+    """Try the database before anything is written, or waits for a lock in it.
 
     Raises:
-        StudyError: no connection can be made.
+        StudyError: no connection can be made, or it is a SQLite file on a network drive.
     """
+    file = sqlite_file(url)
+    if file is not None:
+        refuse_network_drive(file)
+        return
+    with _told(url, "cannot be reached"), plain_engine(url) as engine, engine.connect():
+        pass
+
+
+@contextlib.contextmanager
+def _told(url: str, what: str) -> Iterator[None]:
+    """Errors of the database as one line; what they were caused by stays with them."""
+    import optuna
     import sqlalchemy
 
-    if sqlite_file(url) is not None:
-        return
     try:
-        with _plain_engine(url) as engine, engine.connect():
-            pass
+        yield
     except ImportError as error:
-        raise StudyError(f"{mask(url)} needs a driver that is not installed: {_first_line(error)}") from None
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        raise StudyError(f"the database {mask(url)} cannot be reached: {_first_line(error)}") from None
+        fault = f"{mask(url)} needs a driver that is not installed: {first_line(error)}"
+        raise StudyError(fault) from error
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
+        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else None
+        raise StudyError(f"the database {mask(url)} {what}: {first_line(cause or error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What a database says, without its passwords."""
     return mask(str(getattr(error, "orig", None) or error).strip().partition("\n")[0])
 
 
-def _engine_settings(sqlite: bool) -> dict[str, Any]:
-    if not sqlite:
-        # Few connections, for PostgreSQL grants 100 in all; each is tried before it is used again.
-        return {"pool_size": 2, "max_overflow": 2, "pool_pre_ping": True}
-    return {"connect_args": {"timeout": 60}, "pool_events": [(_prepare, "connect")]}
+def _make_tables(url: str) -> optuna.storages.RDBStorage:
+    """Make the tables in a server. Studies have a lock each: here those of all must be kept apart."""
+    from sqlalchemy import text
+
+    with StudyLock(url, "/tables").held():
+        storage = rdb_storage(url, create=True)
+        if storage.engine.dialect.name in ("mysql", "mariadb"):
+            with storage.engine.begin() as connection:
+                for table in ("study_user_attributes", "trial_user_attributes"):
+                    # Text ends at 64 kB there, which a file with many classes can exceed.
+                    connection.execute(text(f"ALTER TABLE {table} MODIFY value_json MEDIUMTEXT"))
+        return storage
 
 
-def _prepare(connection: sqlite3.Connection, _record: object) -> None:
-    """Readers do not wait for writers, and a commit does not wait for the disk to spin."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+def _refuse_schema(storage: optuna.storages.RDBStorage) -> None:
+    there, here = storage.get_current_version(), storage.get_head_version()
+    if there == here:
+        return
+    storage.remove_session()
+    storage.engine.dispose()
+    place = f"the database {mask(storage.url)}"
+    if there in storage.get_all_versions():
+        fault = f"{place} was made by an older Optuna: its tables are of version {there}, not {here}"
+        hint = (
+            "`automed upgrade NAME` or `automed upgrade --storage URL` brings it up to date, after a backup"
+        )
+    else:
+        fault = (
+            f"{place} was made by a newer Optuna: its tables are of version {there}, this one knows {here}"
+        )
+        hint = "update automed and Optuna with pip install --upgrade automed optuna"
+    raise StudyError(Fault(fault, hint=hint))
 
 
 def _refuse_foreign(file: Path) -> None:
@@ -195,6 +281,6 @@ def _refuse_foreign(file: Path) -> None:
         with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as reader:
             names = {row[0] for row in reader.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.DatabaseError as error:
-        raise StudyError(f"{file} is damaged or is no SQLite database: {error}") from None
+        raise StudyError(f"{file} is damaged or is no SQLite database: {error}") from error
     if names and not {"studies", "trials"} <= names:
         raise StudyError(f"{file} is a database of something else; automed does not write into it")

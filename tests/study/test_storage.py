@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
+import sqlalchemy
 
 from automed.errors import StudyError
+from automed.study.mounts import Mount, mounts, network_drive
 from automed.study.storage import StudyLock, connect, database_url, mask, reachable, sqlite_file
 
 
@@ -114,3 +118,96 @@ def test_the_lock_keeps_others_out_and_dies_with_its_holder(tmp_path: Path) -> N
         holder.kill()
     with StudyLock(url, "demo").held():
         pass
+
+
+TABLE = [
+    Mount("/", "ext4"),
+    Mount("/home", "autofs"),
+    Mount("/home", "nfs4"),
+    Mount("/home/me/disk", "xfs"),
+    Mount("/mnt/key", "fuseblk"),
+    Mount("/mnt/lab", "fuse.sshfs"),
+    Mount("/mnt/with space", "cifs"),
+    Mount("/mnt/odd", "", remote=True),
+]
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("/var/study.db", ""),
+        ("/home/me/studies/demo/study.db", "nfs4"),
+        ("/home/me/disk/study.db", ""),
+        ("/homework/study.db", ""),
+        ("/mnt/key/study.db", ""),
+        ("/mnt/lab/study.db", "fuse.sshfs"),
+        ("/mnt/with space/study.db", "cifs"),
+        ("/mnt/odd/study.db", "remote"),
+    ],
+)
+def test_network_drives_are_told_from_local_ones(file: str, kind: str) -> None:
+    assert network_drive(Path(file), TABLE) == kind
+
+
+def test_a_link_is_followed_to_its_drive(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/home/me", target_is_directory=True)
+    assert network_drive(tmp_path / "link" / "study.db", TABLE) == "nfs4"
+
+
+def test_this_machine_is_no_network_drive(tmp_path: Path) -> None:
+    assert any(tmp_path.resolve().is_relative_to(mount.point) for mount in mounts())
+    assert network_drive(tmp_path / "not" / "yet" / "study.db", mounts()) == ""
+
+
+def test_a_database_on_a_network_drive_is_refused_before_anything_is_written(
+    tmp_path: Path, open_here, monkeypatch
+) -> None:
+    there = Mount(str(tmp_path.resolve()), "nfs4")
+    monkeypatch.setattr("automed.study.mounts.mounts", lambda: [there])
+    folder = tmp_path / "studies" / "demo"
+    with pytest.raises(StudyError, match=r"network drive \(nfs4\)(.|\n)*hint: .*--storage"):
+        open_here(folder=folder)
+    with pytest.raises(StudyError, match="network drive"):
+        connect(f"sqlite:///{tmp_path}/study.db")
+    assert not (folder / "study.db").exists() and not (tmp_path / "study.db").exists()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_database_that_was_deleted_is_not_written_on(tmp_path: Path, replaced: bool) -> None:
+    file = tmp_path / "study.db"
+    storage = connect(f"sqlite:///{file}")
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    for part in tmp_path.glob("study.db*"):
+        part.unlink()
+    if replaced:
+        other = connect(f"sqlite:///{file}")
+        again = optuna.create_study(storage=other).ask()
+        trial.set_user_attr("told", True)
+        assert other.get_trial(again._trial_id).user_attrs == {"told": True}
+        other.engine.dispose()
+    else:
+        with pytest.raises(optuna.exceptions.StorageInternalError) as caught:
+            trial.set_user_attr("told", True)
+        assert "unable to open database file" in str(caught.value.__cause__)
+        assert not file.exists()
+    storage.engine.dispose()
+
+
+def test_what_broke_stays_with_the_error(tmp_path: Path) -> None:
+    with pytest.raises(StudyError) as caught:
+        reachable("postgresql+psycopg://me:s3cret@127.0.0.1:1/x")
+    assert isinstance(caught.value.__cause__, sqlalchemy.exc.OperationalError)
+
+
+def test_the_tables_of_a_newer_optuna_are_refused_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "study.db"
+    url = f"sqlite:///{file}"
+    connect(url).engine.dispose()
+    with contextlib.closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
+        database.execute("DROP TABLE trial_heartbeats")
+    with pytest.raises(StudyError, match=r"newer Optuna: .* v9.0.0.a(.|\n)*hint: update"):
+        connect(url)
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        assert not database.execute("SELECT * FROM sqlite_master WHERE name = 'trial_heartbeats'").fetchall()
