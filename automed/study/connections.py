@@ -45,6 +45,8 @@ def session_settings(url: str) -> dict[str, Any]:
     driver = parsed.get_driver_name()
     wanted: dict[str, dict[str, Any]] = {"psycopg": _KEEPALIVE, "pymysql": _MYSQL}
     chosen = {key: value for key, value in wanted.get(driver, {}).items() if key not in parsed.query}
+    if driver == "pymysql" and parsed.password:
+        chosen["password"] = parsed.password.encode()  # it would take Latin-1 for the password's letters
     events = [(_prepare_postgres, "connect")] if driver == "psycopg" else []
     return {"connect_args": chosen, "pool_events": events}
 

@@ -39,20 +39,22 @@ def database_url(storage: str | None, folder: Path) -> str:
 
     if storage is None:
         return f"sqlite:///{(folder / 'study.db').absolute()}"
+    shown = mask(storage.replace(" ", "%20") if "@" in storage else storage)
     try:
         url = sqlalchemy.make_url(storage)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise StudyError(
-            f"'{mask(storage)}' is not the address of a database such as sqlite:///study.db"
-        ) from None
+        raise StudyError(f"'{shown}' is not the address of a database such as sqlite:///study.db") from None
     url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
     if url.get_backend_name() not in _LOCKS or url.database in (None, "", ":memory:"):
         raise StudyError(
-            f"a study cannot be kept in '{mask(storage)}': give a SQLite file, PostgreSQL, MySQL or MariaDB"
+            f"a study cannot be kept in '{shown}': give a SQLite file, PostgreSQL, MySQL or MariaDB"
         )
     if url.get_backend_name() == "sqlite":
         url = url.set(database=str(Path(url.database or "").absolute()))
-    return url.render_as_string(hide_password=False)
+    # A password keeps its spaces, behind which `mask` would not look for its end.
+    scheme, slashes, rest = url.render_as_string(hide_password=False).partition("://")
+    account, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{account.replace(' ', '%20')}{slash}{path}"
 
 
 def sqlite_file(url: str) -> Path | None:

@@ -41,9 +41,20 @@ def test_addresses_get_their_driver_and_an_absolute_file(tmp_path, monkeypatch) 
     assert database_url("mysql://me@db/x", tmp_path) == "mysql+pymysql://me@db/x"
 
 
+def test_a_password_with_spaces_is_not_shown(tmp_path: Path) -> None:
+    url = database_url("postgresql://me:s3 cr%20et@db/x", tmp_path)
+    assert url == "postgresql+psycopg://me:s3%20cr%20et@db/x"
+    assert mask(url) == "postgresql+psycopg://me:***@db/x"
+    assert database_url(f"sqlite:///{tmp_path}/a b.db", tmp_path) == f"sqlite:///{tmp_path}/a b.db"
+
+
 @pytest.mark.parametrize(
-    "bad", ["study.db", "sqlite://", "sqlite:///:memory:", "oracle://a:pw@b/c", "http://["]
-)
+    "bad",
+    [
+        "study.db", "sqlite://", "sqlite:///:memory:", "oracle://a:pw@b/c", "http://[", "oracle://a:x pw@b/c",
+        "nodb://a:x@pw pw@b/c",
+    ],
+)  # fmt: skip
 def test_an_address_that_cannot_hold_a_study_is_refused(bad: str, tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
         database_url(bad, tmp_path)
