@@ -174,7 +174,7 @@ def connect(url: str) -> optuna.storages.RDBStorage:
     if file is not None:
         refuse_network_drive(file)
         _refuse_foreign(file)
-    with _told(url, "cannot be used"):
+    with told(url, "cannot be used"):
         if file is not None:
             file.touch()
         if has_tables(url):
@@ -183,7 +183,7 @@ def connect(url: str) -> optuna.storages.RDBStorage:
             storage = rdb_storage(url, create=True)
         else:
             storage = _make_tables(url)
-    _refuse_schema(storage)
+    refuse_schema(storage)
     return storage
 
 
@@ -217,12 +217,12 @@ def reachable(url: str) -> None:
     if file is not None:
         refuse_network_drive(file)
         return
-    with _told(url, "cannot be reached"), plain_engine(url) as engine, engine.connect():
+    with told(url, "cannot be reached"), plain_engine(url) as engine, engine.connect():
         pass
 
 
 @contextlib.contextmanager
-def _told(url: str, what: str) -> Iterator[None]:
+def told(url: str, what: str) -> Iterator[None]:
     """Errors of the database as one line; what they were caused by stays with them."""
     import optuna
     import sqlalchemy
@@ -256,7 +256,12 @@ def _make_tables(url: str) -> optuna.storages.RDBStorage:
         return storage
 
 
-def _refuse_schema(storage: optuna.storages.RDBStorage) -> None:
+def refuse_schema(storage: optuna.storages.RDBStorage) -> None:
+    """See to it that the tables are of this version of Optuna; let go of the database if they are not.
+
+    Raises:
+        StudyError: they are of another, with what to do.
+    """
     there, here = storage.get_current_version(), storage.get_head_version()
     if there == here:
         return
