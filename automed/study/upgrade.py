@@ -195,7 +195,9 @@ def _copy_tables(url: str, target: Path) -> None:
         with sink.execution_options(isolation_level="SERIALIZABLE").begin() as new:
             for table in there.sorted_tables:
                 copy = copies.tables[table.name]
-                rows = old.execution_options(yield_per=_ROWS).execute(select(table))
+                rows = old.execution_options(yield_per=_ROWS).execute(
+                    select(*_whole(table, old.dialect.name))
+                )
                 for part in rows.mappings().partitions():
                     new.execute(copy.insert(), [dict(row) for row in part])
                 counted = [
@@ -204,6 +206,18 @@ def _copy_tables(url: str, target: Path) -> None:
                 ]
                 if counted[0] != counted[1]:
                     raise StudyError(f"{counted[1]} of {counted[0]} rows of {table.name} were copied")
+
+
+def _whole(table: sqlalchemy.Table, dialect: str) -> list[sqlalchemy.ColumnElement[Any]]:
+    """The columns with every digit: MySQL shows six of a FLOAT unless it is computed with."""
+    import sqlalchemy as sa
+
+    return [
+        (column + sa.literal_column("0e0")).label(column.name)
+        if dialect in ("mysql", "mariadb") and isinstance(column.type, sa.Float)
+        else column
+        for column in table.columns
+    ]
 
 
 def _draw(table: sqlalchemy.Table, metadata: sqlalchemy.MetaData) -> None:
