@@ -122,6 +122,9 @@ class _Until:
     def __init__(self, last: tuple[int, int] | None, folds: int) -> None:
         self._last, self._folds = last, folds
 
+    def resumed(self, curve: Sequence[Epoch], folds: Sequence[FoldResult]) -> bool:
+        raise AssertionError("nothing was interrupted")
+
     def epoch(self, row: Epoch) -> bool:
         return (row.fold, row.epoch) == self._last and row.fold >= self._folds
 

@@ -101,7 +101,7 @@ class Attack:
         return True
 
     def under_way(self) -> bool:
-        """Whether any epoch was begun since the last start of a child; a search that only starts is no aim."""
+        """Whether any epoch was begun yet."""
         return self.log.exists() and self.log.stat().st_size > 0
 
     def look(self) -> None:

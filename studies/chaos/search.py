@@ -1,6 +1,6 @@
-"""The search under attack: opens the study in FOLDER, or goes on with it, and runs workers up to its total.
+"""The search under attack: makes the study in FOLDER or goes on with it, up to its total.
 
-It is what `automed search` does, less the tries of the networks and the verdict, with the child of `child.py`.
+It is what `automed search` does, less the tries of the networks and the verdict; its child is `child.py`.
 """
 
 from __future__ import annotations

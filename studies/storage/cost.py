@@ -1,9 +1,8 @@
-"""CPU time of storage and sampling a trial: automed's worker beside plain Optuna, in one process, in turns."""
+"""CPU time of storage and sampling a trial: automed's worker and plain Optuna in turns, in one process."""
 
 from __future__ import annotations
 
 import gc
-import io
 import json
 import queue
 import sys
@@ -13,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -27,6 +27,7 @@ from automed.space.sample import SearchSpace, sample
 from automed.study import record
 from automed.study.experiment import Experiment, read_experiment, shipped, with_study
 from automed.study.open import OpenStudy, open_study
+from automed.study.process import Log
 from automed.study.sampler import STARTUP, suggester
 from automed.study.work import Worker
 
@@ -90,25 +91,29 @@ def history(space: SearchSpace, seed: int, *, attributes: bool) -> Iterator[Froz
         number += 1
 
 
-def _left(number: int, config: object, folds: list[float], epochs: int) -> dict[str, object]:
+def _left(number: int, config: object, folds: list[float], epochs: int) -> dict[str, Any]:
     mean = float(np.mean(folds)) if folds else 0.0
     metrics = dict.fromkeys(("macro_f1", "accuracy", "balanced_accuracy", "auroc", "mcc"), mean)
     lease = {"worker": "0", "host": "host 0000-0000 pid:[1]", "pid": 1, "born": 1.0, "beat": number % 50}
     plan = {"device": "cpu", "precision": "float32", "batch": 16, "micro_batch": 16}
-    left: dict[str, object] = {
+    left: dict[str, Any] = {
         record.LEASE: lease, record.SHAPE: [epochs, FOLDS], record.CONFIG: to_flat(config),
-        record.RESULT: {"scores": metrics if folds else {}, "seconds": 61.5, "peak_memory": 1 << 30, "plan": plan},
+        record.RESULT: {"seconds": 61.5, "peak_memory": 1 << 30, "plan": plan},
     }  # fmt: skip
     if folds:
         left[record.FOLD_SCORES] = folds
+        left[record.RESULT] = {**left[record.RESULT], "scores": metrics}
     return left
 
 
-def fill(study: optuna.Study, storage: optuna.storages.RDBStorage, made: Iterator[FrozenTrial], count: int) -> None:
+def fill(
+    study: optuna.Study, storage: optuna.storages.RDBStorage, made: Iterator[FrozenTrial], count: int
+) -> None:
     """Bring a study to `count` finished trials, as `study.add_trials` would, in one transaction."""
     there = len(study.get_trials(deepcopy=False))
     with storage.engine.begin() as connection:
-        first = 1 + (connection.execute(sqlalchemy.select(sqlalchemy.func.max(models.TrialModel.trial_id))).scalar() or 0)
+        largest = sqlalchemy.select(sqlalchemy.func.max(models.TrialModel.trial_id))
+        first = 1 + (connection.execute(largest).scalar() or 0)
         rows: dict[type, list[dict[str, object]]] = {}
         for number in range(there, count):
             _rows(next(made), study._study_id, number, first + number - there, rows)
@@ -155,20 +160,18 @@ class Automed:
     """The path of a worker, as `Worker.run` walks it, one trial at a time."""
 
     def __init__(self, opened: OpenStudy) -> None:
+        self._log = Log(opened.folder / "child.log")
         self._worker = Worker(
-            opened, trials=10**9, name="0", command=CHILD, log=io.StringIO(), inbox=queue.SimpleQueue()
+            opened, trials=10**9, name="0", command=CHILD, log=self._log, inbox=queue.SimpleQueue()
         )  # fmt: skip
-        self._worker._log = (opened.folder / "child.log").open("a")
 
     def __call__(self) -> None:
-        self._worker._idle()
-        claim = self._worker._ledger.claim(10**9)
-        assert claim.trial is not None
-        self._worker._attempt(claim.trial, claim.number)
+        self._worker._trainer.idle()
+        self._worker._attempt(self._worker._ledger.claim(10**9))
 
     def close(self) -> None:
-        assert self._worker._child is not None
-        self._worker._child.end()
+        self._worker._trainer.end()
+        self._log.close()
 
 
 class Plain:
@@ -204,7 +207,7 @@ class Cost:
 
 
 def measure(database: str, sizes: list[int], repeats: int, url: Callable[[Path, str], str]) -> Iterator[Cost]:
-    """The arms in turns at each number of finished trials; the first turn warms the caches and is left out."""
+    """The arms in turns at each number of finished trials; the first turn warms up and is left out."""
     experiment = experiment_here()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -18,7 +18,7 @@ from automed.study.launch import launch
 
 @dataclass(frozen=True)
 class Crowd:
-    """What came of it. `seconds` are from the first to the last finished trial, `connections` the most seen."""
+    """What came of it. `seconds` are from the first to the last end of a trial."""
 
     workers: int
     asked: int
