@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from automed import __version__
 from automed.errors import AutomedError
+
+if TYPE_CHECKING:
+    from automed.study.limits import Limits
 
 app = typer.Typer(
     name="automed",
@@ -29,6 +32,33 @@ Studies = Annotated[Path, typer.Option(help="The folder that holds the studies."
 Storage = Annotated[
     str | None,
     typer.Option(help="A database URL instead of studies/NAME/study.db.", envvar="AUTOMED_STORAGE"),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes that train: by default one a GPU, or one a core.")
+]
+
+
+def _bytes(text: str) -> int:
+    from automed.study.limits import read_size
+
+    try:
+        return read_size(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        parser=_bytes, metavar="SIZE", show_default="all",
+        help="What one training process may hold, such as 4GB; of the GPU's memory where it has one.",
+    ),
+]  # fmt: skip
+TrialTimeout = Annotated[
+    float, typer.Option(min=0.1, metavar="MINUTES", help="Without an epoch for so long, a trial hangs.")
+]
+StoragePatience = Annotated[
+    float, typer.Option(min=0, metavar="MINUTES", help="How long a worker waits for a database that is away.")
 ]
 Named = Annotated[str | None, typer.Argument(help="The study; may be left out where there is only one.")]
 
@@ -57,9 +87,7 @@ def search(
     trials: Annotated[
         int | None, typer.Option(min=1, help="Finished trials in the study, in total; run again to go on.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that train: by default one a GPU, or one a core.")
-    ] = None,
+    workers: Workers = None,
     name: Annotated[str | None, typer.Option(help="The study's name, instead of the file's.")] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="The study's seed, instead of the file's.")
@@ -67,6 +95,9 @@ def search(
     fork: Annotated[
         str | None, typer.Option(help="Begin a new study of this name with the best of the old one.")
     ] = None,
+    memory: Memory = None,
+    trial_timeout: TrialTimeout = 60,
+    storage_patience: StoragePatience = 10,
     storage: Storage = None,
     studies: Studies = _STUDIES,
 ) -> None:
@@ -76,8 +107,16 @@ def search(
     run_search(
         Wish(
             space=space, data=data, trials=trials, workers=workers, name=name, seed=seed, fork=fork,
-            storage=storage, studies=studies,
+            storage=storage, studies=studies, limits=_limits(memory, trial_timeout, storage_patience),
         )
+    )  # fmt: skip
+
+
+def _limits(memory: int | None, trial_timeout: float, storage_patience: float) -> Limits:
+    from automed.study.limits import Limits
+
+    return Limits(
+        memory=memory or 0, trial_timeout=60 * trial_timeout, storage_patience=60 * storage_patience
     )  # fmt: skip
 
 

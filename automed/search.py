@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from automed.screen import make_console, span
 from automed.study import record
 from automed.study.experiment import Experiment, find_space, read_experiment, shipped, with_study
 from automed.study.launch import Outcome, Snapshot, launch
+from automed.study.limits import Limits
 from automed.study.open import OpenStudy, open_study, reopen_study
 from automed.study.preflight import preflight
 
@@ -44,6 +45,7 @@ class Wish:
     fork: str | None = None
     storage: str | None = None
     studies: Path = Path("studies")
+    limits: Limits = field(default_factory=Limits)
 
 
 def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
@@ -67,7 +69,7 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
     )  # fmt: skip
     try:
         trials = wish.trials or experiment.study.trials
-        outcome = _watch(opened, trials, wish.workers, console)
+        outcome = _watch(opened, trials, wish, console)
         _refuse_unfinished(outcome, opened)
         winner = outcome.snapshot.best
         if winner is None:
@@ -156,14 +158,16 @@ def _try_networks(experiment: Experiment, manifest: Manifest, console: Console) 
         preflight(experiment, classes=len(manifest.classes), log=log, on_network=advance)
 
 
-def _watch(opened: OpenStudy, trials: int, workers: int | None, console: Console) -> Outcome:
+def _watch(opened: OpenStudy, trials: int, wish: Wish, console: Console) -> Outcome:
     """Run the workers under a live view, or with a line now and then where there is no terminal."""
     if not console.is_terminal:
         lines = _Lines(console)
-        return launch(opened, trials=trials, workers=workers, on_tick=lines.tick)
+        return launch(
+            opened, trials=trials, workers=wish.workers, limits=wish.limits, on_tick=lines.tick
+        )  # fmt: skip
     with Live(console=console, refresh_per_second=4) as live:
         return launch(
-            opened, trials=trials, workers=workers,
+            opened, trials=trials, workers=wish.workers, limits=wish.limits,
             on_tick=lambda shown: live.update(live_view(opened.name, shown)),
         )  # fmt: skip
 

@@ -24,12 +24,14 @@ import msgspec
 from automed.errors import AutomedError
 from automed.study import record
 from automed.study.ledger import halted
+from automed.study.limits import Limits
 from automed.study.record import TrialRecord
 from automed.study.work import TRAIN, Job
 
 if TYPE_CHECKING:
     from automed.study.open import OpenStudy
 
+_USUAL = Limits()
 _MOST_ON_CPU = 8
 _RESTARTS = 5  # how often in a row a worker that crashed early is started again
 _EARLY = 60.0  # seconds
@@ -80,6 +82,7 @@ def launch(
     workers: int | None = None,
     on_tick: Callable[[Snapshot], None] | None = None,
     child: Sequence[str] = TRAIN,
+    limits: Limits = _USUAL,
 ) -> Outcome:
     """Run workers until the study has `trials` done, and return when all of them have ended.
 
@@ -91,6 +94,7 @@ def launch(
         workers: how many processes; one a GPU, else one a core up to eight.
         on_tick: is handed a snapshot about once a second, and once at the end.
         child: the command that trains.
+        limits: what a worker may use up.
 
     Raises:
         AutomedError: workers kept crashing before the total was reached.
@@ -98,7 +102,7 @@ def launch(
     devices = visible_gpus()
     number = workers or len(devices) or min(cores(), _MOST_ON_CPU)
     environments = [environment(rank, number, devices) for rank in range(number)]
-    crew = _Crew(opened, trials, tuple(child), environments)
+    crew = _Crew(opened, trials, tuple(child), limits, environments)
     watch = _Watch(opened, trials, number)
     with crew, _interrupts(crew):
         while crew.running():
@@ -205,10 +209,10 @@ class _Crew:
     """The worker processes."""
 
     def __init__(
-        self, opened: OpenStudy, trials: int, child: tuple[str, ...],
+        self, opened: OpenStudy, trials: int, child: tuple[str, ...], limits: Limits,
         environments: Sequence[Mapping[str, str]],
     ) -> None:  # fmt: skip
-        self._opened, self._trials, self._child = opened, trials, child
+        self._opened, self._trials, self._child, self._limits = opened, trials, child, limits
         self._environments = environments
         self._logs = [opened.folder / "logs" / f"worker-{rank}.log" for rank in range(len(environments))]
         self._processes: list[subprocess.Popen[str]] = []
@@ -232,6 +236,7 @@ class _Crew:
         job = Job(
             folder=str(self._opened.folder), storage=self._opened.url, trials=self._trials,
             worker=str(rank), log=str(self._logs[rank]), child=self._child,
+            limits=self._limits,
         )  # fmt: skip
         self._began[rank] = time.monotonic()
         with self._logs[rank].open("a") as log:
