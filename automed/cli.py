@@ -121,6 +121,46 @@ def _limits(memory: int | None, trial_timeout: float, storage_patience: float) -
 
 
 @app.command()
+def worker(
+    study: Annotated[str, typer.Option(help="The study to join, by its name in the database.")],
+    storage: Storage = None,
+    data: DataPath = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The folder of pretrained weights, where it lies elsewhere here.")
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="A space file; the study must be pinned to the same.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Another total than the search asked for.")
+    ] = None,
+    workers: Workers = None,
+    memory: Memory = None,
+    trial_timeout: TrialTimeout = 60,
+    storage_patience: StoragePatience = 10,
+    studies: Annotated[
+        Path | None,
+        typer.Option(help="Where to work, instead of the study's own folder.", envvar="AUTOMED_STUDIES"),
+    ] = None,
+) -> None:
+    """Join a study from this machine; refuses other images, another space, other versions."""
+    from automed.search import Visit, run_worker
+    from automed.study.experiment import find_space
+    from automed.study.join import Guest
+
+    guest = Guest(
+        folder=None if studies is None else studies / study, data=data, weights=weights,
+        space=None if space is None else find_space(space),
+    )  # fmt: skip
+    run_worker(
+        Visit(
+            study=study, guest=guest, storage=storage, trials=trials, workers=workers,
+            limits=_limits(memory, trial_timeout, storage_patience),
+        )
+    )  # fmt: skip
+
+
+@app.command()
 def check(file: Annotated[str, typer.Argument(help="A space file, or the name of a shipped one.")]) -> None:
     """Show a space file as a table, or every fault in it."""
     from automed.study.experiment import find_space, print_experiment, read_experiment

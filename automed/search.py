@@ -1,8 +1,9 @@
-"""The main job, step by step: file, images, folds, study, workers, verdict."""
+"""The main job, step by step: file, images, folds, study, workers, verdict; and a worker that joins it."""
 
 from __future__ import annotations
 
 import contextlib
+import socket
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from automed.results.verdict import Verdict
 from automed.screen import make_console, span
 from automed.study import record
 from automed.study.experiment import Experiment, find_space, read_experiment, shipped, with_study
+from automed.study.join import Guest, join_study, told_apart
 from automed.study.launch import Outcome, Snapshot, launch
 from automed.study.limits import Limits
 from automed.study.open import OpenStudy, open_study, reopen_study
@@ -48,6 +50,18 @@ class Wish:
     limits: Limits = field(default_factory=Limits)
 
 
+@dataclass(frozen=True)
+class Visit:
+    """What was asked of a worker that joins a study; None where the study knows."""
+
+    study: str
+    guest: Guest
+    storage: str | None = None
+    trials: int | None = None
+    workers: int | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
 def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
     """Search until the study has its trials, then judge the winner; None if no trial was completed.
 
@@ -68,8 +82,7 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
         experiment, manifest, folds, folder=folder, storage=wish.storage, old=old
     )  # fmt: skip
     try:
-        trials = wish.trials or experiment.study.trials
-        outcome = _watch(opened, trials, wish, console)
+        outcome = _watch(opened, experiment.study.trials, wish, console)
         _refuse_unfinished(outcome, opened)
         winner = outcome.snapshot.best
         if winner is None:
@@ -90,11 +103,45 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
     return verdict
 
 
+def run_worker(visit: Visit, console: Console | None = None) -> None:
+    """Join a study that was begun elsewhere, and work on it until it has its trials.
+
+    Raises:
+        UserError: there is no such study, or it is pinned to something else than what is here; nothing was
+            written.
+        Interrupted: Ctrl-C; the trials under way were handed back.
+        AutomedError: the workers could not go on.
+    """
+    console = console or make_console()
+    with _progress(console, "reading pictures") as advance:
+        opened = join_study(
+            visit.study, storage=visit.storage, guest=visit.guest, progress=advance,
+            vet=lambda experiment, manifest: _try_networks(experiment, manifest, console),
+        )  # fmt: skip
+    try:
+        trials = visit.trials or opened.experiment.study.trials
+        console.print(f"joined '{opened.name}' for its {trials} trials, in {opened.folder}", soft_wrap=True)
+        for line in told_apart(opened):
+            console.print(line, soft_wrap=True)
+        host = socket.gethostname().partition(".")[0]
+        outcome = _watch(opened, trials, visit, console, label=host)
+        _refuse_unfinished(outcome, opened)
+    finally:
+        opened.close()
+    shown = outcome.snapshot
+    console.print(
+        f"'{opened.name}' has {shown.complete} complete and {shown.pruned} pruned trials; its search judges "
+        "the winner.", soft_wrap=True,
+    )  # fmt: skip
+
+
 def _experiment(wish: Wish) -> tuple[Experiment, list[record.TrialRecord]]:
     """The file with what the command line changes in it; for a new fork, the old study's trials too."""
     experiment = read_experiment(find_space(wish.space or "phantom"))
-    changes = {key: value for key, value in (("name", wish.name), ("seed", wish.seed)) if value is not None}
-    experiment = with_study(experiment, **changes)
+    wished = {"name": wish.name, "seed": wish.seed, "trials": wish.trials}
+    experiment = with_study(
+        experiment, **{key: value for key, value in wished.items() if value is not None}
+    )  # fmt: skip
     if wish.fork is None:
         return experiment, []
     fork = with_study(experiment, name=wish.fork)
@@ -158,18 +205,18 @@ def _try_networks(experiment: Experiment, manifest: Manifest, console: Console) 
         preflight(experiment, classes=len(manifest.classes), log=log, on_network=advance)
 
 
-def _watch(opened: OpenStudy, trials: int, wish: Wish, console: Console) -> Outcome:
+def _watch(opened: OpenStudy, trials: int, wish: Wish | Visit, console: Console, label: str = "") -> Outcome:
     """Run the workers under a live view, or with a line now and then where there is no terminal."""
+
+    def run(on_tick: Callable[[Snapshot], None]) -> Outcome:
+        return launch(
+            opened, trials=trials, workers=wish.workers, limits=wish.limits, label=label, on_tick=on_tick
+        )
+
     if not console.is_terminal:
-        lines = _Lines(console)
-        return launch(
-            opened, trials=trials, workers=wish.workers, limits=wish.limits, on_tick=lines.tick
-        )  # fmt: skip
+        return run(_Lines(console).tick)
     with Live(console=console, refresh_per_second=4) as live:
-        return launch(
-            opened, trials=trials, workers=wish.workers, limits=wish.limits,
-            on_tick=lambda shown: live.update(live_view(opened.name, shown)),
-        )  # fmt: skip
+        return run(lambda shown: live.update(live_view(opened.name, shown)))
 
 
 class _Lines:

@@ -76,6 +76,8 @@ def _cells(one: TrialRecord) -> list[str]:
     folds = " ".join(f"{score:.3f}" for score in one.fold_scores)
     score = "" if one.score is None else f"{one.score:.4f}"
     at = f"fold {one.fold + 1}, epoch {one.epoch}" if one.state in ("running", "pruned") and one.curve else ""
+    if state(one) == "running":
+        at = ", ".join(filter(None, (at, f"worker {one.worker}")))
     knobs = [(key, value) for key, value in told(one.config) if key not in ("model.name", "model.image_size")]
     settings = ", ".join(f"{key} {value}" for key, value in knobs)
     size = one.config.get("model.image_size", "")

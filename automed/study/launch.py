@@ -83,6 +83,7 @@ def launch(
     on_tick: Callable[[Snapshot], None] | None = None,
     child: Sequence[str] = TRAIN,
     limits: Limits = _USUAL,
+    label: str = "",
 ) -> Outcome:
     """Run workers until the study has `trials` done, and return when all of them have ended.
 
@@ -95,6 +96,7 @@ def launch(
         on_tick: is handed a snapshot about once a second, and once at the end.
         child: the command that trains.
         limits: what a worker may use up.
+        label: begins the workers' names, which are numbers otherwise.
 
     Raises:
         AutomedError: workers kept crashing before the total was reached.
@@ -102,7 +104,7 @@ def launch(
     devices = visible_gpus()
     number = workers or len(devices) or min(cores(), _MOST_ON_CPU)
     environments = [environment(rank, number, devices) for rank in range(number)]
-    crew = _Crew(opened, trials, tuple(child), limits, environments)
+    crew = _Crew(opened, trials, tuple(child), limits, environments, label)
     watch = _Watch(opened, trials, number)
     with crew, _interrupts(crew):
         while crew.running():
@@ -210,11 +212,12 @@ class _Crew:
 
     def __init__(
         self, opened: OpenStudy, trials: int, child: tuple[str, ...], limits: Limits,
-        environments: Sequence[Mapping[str, str]],
+        environments: Sequence[Mapping[str, str]], label: str = "",
     ) -> None:  # fmt: skip
         self._opened, self._trials, self._child, self._limits = opened, trials, child, limits
         self._environments = environments
-        self._logs = [opened.folder / "logs" / f"worker-{rank}.log" for rank in range(len(environments))]
+        self._names = [f"{label}-{rank}" if label else str(rank) for rank in range(len(environments))]
+        self._logs = [opened.folder / "logs" / f"worker-{name}.log" for name in self._names]
         self._processes: list[subprocess.Popen[str]] = []
         self._restarts = [0] * len(environments)
         self._began = [0.0] * len(environments)
@@ -235,7 +238,7 @@ class _Crew:
     def _start(self, rank: int) -> subprocess.Popen[str]:
         job = Job(
             folder=str(self._opened.folder), storage=self._opened.url, trials=self._trials,
-            worker=str(rank), log=str(self._logs[rank]), child=self._child,
+            worker=self._names[rank], log=str(self._logs[rank]), child=self._child,
             limits=self._limits,
         )  # fmt: skip
         self._began[rank] = time.monotonic()

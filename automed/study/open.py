@@ -9,23 +9,23 @@ trials may change at any time.
 from __future__ import annotations
 
 import contextlib
-import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-import automed
+from automed.data.cache import replacing
 from automed.errors import Fault, StudyError
 from automed.job import Job, write_job
 from automed.settings import Scalar
 from automed.space.knob import Knob
 from automed.space.sample import SearchSpace, sample
-from automed.study import record
+from automed.study import pins, record
 from automed.study.experiment import Experiment, Study, read_experiment
 from automed.study.ledger import lift_halt
+from automed.study.pins import Places, pin_lines, refuse_change, version_lines, versions
 from automed.study.storage import StudyLock, connect, database_url, mask, reachable, sqlite_file
 
 if TYPE_CHECKING:
@@ -35,12 +35,11 @@ if TYPE_CHECKING:
     from automed.data.folds import Folds
     from automed.data.manifest import Manifest
 
-_PINS, _FILE, _VERSIONS, _READY = "pins", "experiment", "versions", "ready"
 _NOTE = "study.json"
 _FORKED = 5  # how many of the old study's best a fork starts from
 
 
-class _Note(msgspec.Struct, frozen=True):
+class Note(msgspec.Struct, frozen=True):
     """What a folder says of its study: its database, and the section the command line may have changed."""
 
     database: str
@@ -96,21 +95,31 @@ def open_study(
         StudyError: the study was pinned to something else, or its database cannot be used.
     """
     url = database_url(storage, folder)
-    _same_database(folder, url)
-    pins = pin_lines(experiment, manifest, folds)
+    same_database(folder, url)
+    lines = pin_lines(experiment, manifest, folds)
+    places = Places(
+        folder=str(folder.absolute()), data=str(manifest.source.absolute()),
+        weights=absolute(experiment.weights.path),
+    )  # fmt: skip
     reachable(url)
     lock = StudyLock(url, experiment.study.name)
     folder.mkdir(parents=True, exist_ok=True)
     with lock.held():
         opened = _attach(experiment, folder, url, lock, create=True)
         with _closed_on_error(opened):
-            _check(opened, pins)
-            if not opened.study.user_attrs.get(_READY):
-                _make(opened, pins, old)
-            _write_folder(opened)
-            (write_job or _job_writer(experiment, manifest, folds))(folder)
+            _check(opened, lines)
+            if not opened.study.user_attrs.get(pins.READY):
+                _make(opened, lines, old)
+            _tell_others(opened, places)
+            write_folder(opened)
+            (write_job or job_writer(experiment, manifest, folds))(folder)
             lift_halt(opened.study)
     return opened
+
+
+def absolute(path: str | None) -> str | None:
+    """The path from the root, where there is one."""
+    return None if path is None else str(Path(path).absolute())
 
 
 def reopen_study(folder: Path, *, storage: str | None = None) -> OpenStudy:
@@ -119,37 +128,21 @@ def reopen_study(folder: Path, *, storage: str | None = None) -> OpenStudy:
     Raises:
         StudyError: there is none, or its database cannot be used.
     """
-    note = _note(folder)
+    note = read_note(folder)
     file = folder / "experiment.yaml"
     if note is None or not file.exists():
         raise StudyError(f"there is no study in {folder}")
     url = database_url(storage, folder)
-    _same_database(folder, url)
+    same_database(folder, url)
     reachable(url)
     experiment = replace(read_experiment(file), study=note.study)
     lock = StudyLock(url, experiment.study.name)
     with lock.held():
         opened = _attach(experiment, folder, url, lock, create=False)
     with _closed_on_error(opened):
-        if not opened.study.user_attrs.get(_READY):
+        if not opened.study.user_attrs.get(pins.READY):
             raise StudyError(f"the study '{opened.name}' in {mask(url)} is not whole; run its search again")
     return opened
-
-
-def pin_lines(experiment: Experiment, manifest: Manifest, folds: Folds) -> list[str]:
-    """What the scores of a study depend on, one line each, equal only for equal studies."""
-    study = experiment.study
-    held_out = f"{len(manifest.test)} held out as {manifest.test_split}"
-    return [
-        f"study.metric: {study.metric}",
-        f"study.folds: {folds.count}",
-        f"study.seed: {study.seed}",
-        f"data.classes: {', '.join(manifest.classes)}",
-        f"data.images: {len(manifest.search)} searched, {held_out}",
-        f"data.fingerprint: {manifest.fingerprint}",
-        f"folds.fingerprint: {folds.fingerprint}",
-        *(line if line.startswith("start_from") else f"space.{line}" for line in experiment.space.lines()),
-    ]  # fmt: skip
 
 
 def _attach(experiment: Experiment, folder: Path, url: str, lock: StudyLock, *, create: bool) -> OpenStudy:
@@ -160,7 +153,7 @@ def _attach(experiment: Experiment, folder: Path, url: str, lock: StudyLock, *, 
     if not create and file is not None and not file.exists():
         raise StudyError(f"there is no study in {folder}: {file.name} is missing")
     storage = connect(url)
-    common: dict[str, Any] = {"study_name": name, "storage": storage, "pruner": _pruner(experiment)}
+    common: dict[str, Any] = {"study_name": name, "storage": storage, "pruner": pruner_of(experiment)}
     if create:
         study = optuna.create_study(**common, direction="maximize", load_if_exists=True)
     else:
@@ -181,33 +174,42 @@ def _closed_on_error(opened: OpenStudy) -> Iterator[None]:
         raise
 
 
-def _check(opened: OpenStudy, pins: list[str]) -> None:
+def _check(opened: OpenStudy, lines: list[str]) -> None:
     attributes = opened.study.user_attrs
-    if _PINS in attributes:
-        _refuse_change(attributes[_PINS], pins, opened.experiment)
-        _refuse_versions(attributes.get(_VERSIONS, {}), opened.name)
+    if pins.PINS in attributes:
+        refuse_change(
+            [*attributes[pins.PINS], *version_lines(attributes.get(pins.VERSIONS, {}))],
+            [*lines, *version_lines(versions())],
+            name=opened.name, here=str(opened.experiment.file),
+            hint="put it back, or start a new study from the best of this one with --fork NEW-NAME",
+        )  # fmt: skip
     elif opened.study.get_trials(deepcopy=False):
         raise StudyError(f"the study '{opened.name}' in {mask(opened.url)} was not made by automed")
 
 
-def _write_folder(opened: OpenStudy) -> None:
-    """Keep the file where workers and people look for it, and in the database for those elsewhere."""
-    text = opened.experiment.text
-    if opened.study.user_attrs.get(_FILE) != text:
-        opened.study.set_user_attr(_FILE, text)
-    note = _Note(database=mask(opened.url), study=opened.experiment.study)
-    _write(opened.folder / "experiment.yaml", text.encode())
-    _write(opened.folder / _NOTE, msgspec.json.format(msgspec.json.encode(note)))
+def _tell_others(opened: OpenStudy, places: Places) -> None:
+    """Keep in the database what a worker that joins from elsewhere has to know."""
+    experiment = opened.experiment
+    tree = {pins.FILE: experiment.text, pins.SECTION: experiment.study, pins.PLACES: places}
+    for key, value in tree.items():
+        plain = msgspec.to_builtins(value)
+        if opened.study.user_attrs.get(key) != plain:
+            opened.study.set_user_attr(key, plain)
 
 
-def _write(file: Path, content: bytes) -> None:
-    """Whole or not at all: a worker may be reading it."""
-    part = file.with_name(file.name + ".part")
-    part.write_bytes(content)
-    part.replace(file)
+def write_folder(opened: OpenStudy) -> None:
+    """Keep the file where workers and people look for it."""
+    note = Note(database=mask(opened.url), study=opened.experiment.study)
+    for name, content in (
+        ("experiment.yaml", opened.experiment.text.encode()),
+        (_NOTE, msgspec.json.format(msgspec.json.encode(note))),
+    ):
+        with replacing(opened.folder / name) as stream:
+            stream.write(content)
 
 
-def _pruner(experiment: Experiment) -> optuna.pruners.BasePruner:
+def pruner_of(experiment: Experiment) -> optuna.pruners.BasePruner:
+    """The pruner that the file asks for."""
     import optuna
 
     from automed.study.pruner import KFoldPruner
@@ -215,11 +217,11 @@ def _pruner(experiment: Experiment) -> optuna.pruners.BasePruner:
     return KFoldPruner() if experiment.study.pruner == "kfold" else optuna.pruners.NopPruner()
 
 
-def _make(opened: OpenStudy, pins: list[str], old: Iterable[record.TrialRecord]) -> None:
+def _make(opened: OpenStudy, lines: list[str], old: Iterable[record.TrialRecord]) -> None:
     """Pin and fill a new study; whatever of it was done before a kill is not done again."""
     study = opened.study
-    study.set_user_attr(_VERSIONS, _versions())
-    study.set_user_attr(_PINS, pins)
+    study.set_user_attr(pins.VERSIONS, versions())
+    study.set_user_attr(pins.PINS, lines)
     there = {trial.user_attrs.get(record.SOURCE) for trial in study.get_trials(deepcopy=False)}
     space = opened.experiment.space
     first = [(f"start_from {rank}", values) for rank, values in enumerate(space.start_from, 1)]
@@ -227,7 +229,7 @@ def _make(opened: OpenStudy, pins: list[str], old: Iterable[record.TrialRecord])
     for source, values in first:
         if source not in there:
             record.enqueue(study, _searched(space, values), source=source)
-    study.set_user_attr(_READY, True)
+    study.set_user_attr(pins.READY, True)
 
 
 def _searched(space: SearchSpace, values: dict[str, Scalar]) -> dict[str, Scalar]:
@@ -266,52 +268,34 @@ def _fit(space: SearchSpace, old: record.TrialRecord) -> dict[str, Scalar] | Non
     return None if illegal or not values else values
 
 
-def _job_writer(experiment: Experiment, manifest: Manifest, folds: Folds) -> Callable[[Path], None]:
+def job_writer(experiment: Experiment, manifest: Manifest, folds: Folds) -> Callable[[Path], None]:
+    """Writes into a folder what the training process needs."""
+
     def write(folder: Path) -> None:
-        path = experiment.weights.path
-        job = Job(
-            metric=experiment.study.metric, weights=None if path is None else str(Path(path).absolute())
-        )
+        job = Job(metric=experiment.study.metric, weights=absolute(experiment.weights.path))
         write_job(folder, manifest=manifest, folds=folds, job=job)
 
     return write
 
 
-def _versions() -> dict[str, str]:
-    import optuna
+def read_note(folder: Path) -> Note | None:
+    """What a folder says of its study; None where there is none.
 
-    return {"automed": automed.__version__, "optuna": optuna.__version__}
-
-
-def _refuse_versions(pinned: dict[str, str], name: str) -> None:
-    there, here = pinned.get("optuna", ""), _versions()["optuna"]
-    if there.partition(".")[0] != here.partition(".")[0]:
-        raise StudyError(f"the study '{name}' was made with Optuna {there}, and this is {here}")
-
-
-def _refuse_change(pinned: Sequence[str], now: Sequence[str], experiment: Experiment) -> None:
-    if list(pinned) == list(now):
-        return
-    name = experiment.study.name
-    diff = "\n".join(difflib.unified_diff(pinned, now, "the study", str(experiment.file), n=0, lineterm=""))
-    hint = "put it back, or start a new study from the best of this one with --fork NEW-NAME"
-    message = f"the study '{name}' was started with something else:\n{diff}"
-    raise StudyError(Fault(message, file=str(experiment.file), hint=hint))
-
-
-def _note(folder: Path) -> _Note | None:
+    Raises:
+        StudyError: it cannot be read.
+    """
     file = folder / _NOTE
     if not file.exists():
         return None
     try:
-        return msgspec.json.decode(file.read_bytes(), type=_Note)
+        return msgspec.json.decode(file.read_bytes(), type=Note)
     except msgspec.DecodeError as error:
         raise StudyError(f"{file} is damaged: {error}") from None
 
 
-def _same_database(folder: Path, url: str) -> None:
+def same_database(folder: Path, url: str) -> None:
     """A folder belongs to one database: trials of two would overwrite each other's files."""
-    note = _note(folder)
+    note = read_note(folder)
     if note is None or note.database == mask(url):
         return
     if sqlite_file(url) == folder.absolute() / "study.db" and note.database.endswith("/study.db"):

@@ -148,11 +148,25 @@ def test_a_study_that_automed_did_not_make_is_refused(open_here, tmp_path) -> No
         open_here(storage=url)
 
 
-def test_a_study_of_another_optuna_is_refused(open_here) -> None:
+def test_other_versions_are_refused_with_a_diff_and_anothers_torch_is_not(open_here) -> None:
     opened = open_here()
-    opened.study.set_user_attr("versions", {"automed": "0.0.1", "optuna": "4.8.0"})
-    with pytest.raises(StudyError, match=r"made with Optuna 4\.8\.0, and this is"):
+    installed = opened.study.user_attrs["versions"]
+    opened.study.set_user_attr("versions", {**installed, "torch": "1.0"})
+    open_here()
+    opened.study.set_user_attr("versions", {**installed, "automed": "0.0.1", "optuna": "4.8.0"})
+    with pytest.raises(StudyError, match=r"(?s)-version\.automed: 0\.0\.1\n-version\.optuna: 4\n\+version"):
         open_here()
+
+
+def test_what_a_worker_elsewhere_has_to_know_stands_in_the_database(open_here, write_space, manifest) -> None:
+    opened = open_here(renamed(write_space(), trials=77, seed=3))
+    attributes = opened.study.user_attrs
+    assert (attributes["study"]["trials"], attributes["study"]["seed"]) == (77, 3)
+    assert attributes["experiment"] == opened.experiment.text
+    assert attributes["places"] == {
+        "folder": str(opened.folder), "data": str(manifest.source), "weights": None,
+    }  # fmt: skip
+    assert set(attributes["versions"]) == {"automed", "optuna", "torch"}
 
 
 def test_a_folder_belongs_to_one_database(open_here, tmp_path) -> None:

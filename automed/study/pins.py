@@ -1,0 +1,84 @@
+"""What a study says of itself in its database: what its scores depend on, and where its things lie.
+
+User attributes of the study, beside those of `ledger.py`: `pins` and `versions` are written once and never
+changed; `experiment` is the text of the file, `study` its first section with what the command line changed
+in it (so it knows the wished total), `places` where the images are; `ready` comes last.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+
+import msgspec
+
+import automed
+from automed.data.folds import Folds
+from automed.data.manifest import Manifest
+from automed.errors import Fault, StudyError
+from automed.study.experiment import Experiment
+
+PINS, VERSIONS, FILE, SECTION, PLACES, READY = (
+    "pins", "versions", "experiment", "study", "places", "ready",
+)  # fmt: skip
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Where a study's own machine has what another one may have elsewhere: absolute paths."""
+
+    folder: str
+    data: str
+    weights: str | None = None
+
+
+def pin_lines(experiment: Experiment, manifest: Manifest, folds: Folds) -> list[str]:
+    """What the scores of a study depend on, one line each, equal only for equal studies."""
+    study = experiment.study
+    held_out = f"{len(manifest.test)} held out as {manifest.test_split}"
+    return [
+        f"study.metric: {study.metric}",
+        f"study.folds: {folds.count}",
+        f"study.seed: {study.seed}",
+        f"data.classes: {', '.join(manifest.classes)}",
+        f"data.images: {len(manifest.search)} searched, {held_out}",
+        f"data.fingerprint: {manifest.fingerprint}",
+        f"folds.fingerprint: {folds.fingerprint}",
+        *(line if line.startswith("start_from") else f"space.{line}" for line in experiment.space.lines()),
+    ]  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """What is installed here; torch is not loaded for it."""
+    found = {name: metadata.version(name) for name in ("optuna", "torch")}
+    return {"automed": automed.__version__, **found}
+
+
+def version_lines(installed: Mapping[str, str]) -> list[str]:
+    """The versions that have to be equal: automed's, which draws and trains, and Optuna's first number.
+
+    torch may differ: two graphics cards differ by as much.
+    """
+    optuna = installed.get("optuna", "").partition(".")[0]
+    return [f"version.automed: {installed.get('automed', '')}", f"version.optuna: {optuna}"]
+
+
+def refuse_change(pinned: Sequence[str], now: Sequence[str], *, name: str, here: str, hint: str) -> None:
+    """Compare what a study was pinned to with what it would be worked on with.
+
+    Args:
+        pinned: the lines that stand in the study.
+        now: the same of what is here.
+        name: the study's.
+        here: whose lines `now` are: a file, or this machine.
+        hint: what to do about a difference.
+
+    Raises:
+        StudyError: with all differences as one diff.
+    """
+    if list(pinned) == list(now):
+        return
+    diff = "\n".join(difflib.unified_diff(pinned, now, "the study", here, n=0, lineterm=""))
+    raise StudyError(
+        Fault(f"the study '{name}' was started with something else:\n{diff}", file=here, hint=hint)
+    )
