@@ -1,43 +1,36 @@
-"""N workers on this machine: one a GPU, or one a core.
+"""The main loop of a launch: workers run, the database is watched, Ctrl-C is understood.
 
-The launcher starts them, watches the database, and decides what Ctrl-C means. It holds nothing that a
-search needs: killed, its workers see their input close, hand their trials back and end.
+The launcher holds nothing that a search needs: killed, its workers see their input close, hand their trials
+back and end.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from automed.errors import AutomedError
 from automed.study import record
+from automed.study.crew import Crew, LocalSite, Orders, Site
 from automed.study.ledger import halted
 from automed.study.limits import Limits
+from automed.study.machine import cores as cores
+from automed.study.machine import environment as environment
+from automed.study.machine import visible_gpus as visible_gpus
 from automed.study.record import TrialRecord
-from automed.study.work import TRAIN, Job
+from automed.study.work import TRAIN
 
 if TYPE_CHECKING:
     from automed.study.open import OpenStudy
 
 _USUAL = Limits()
-_MOST_ON_CPU = 8
-_RESTARTS = 5  # how often in a row a worker that crashed early is started again
-_EARLY = 60.0  # seconds
 _POLL = 0.2  # seconds between two looks at the workers
 _LOOK = 1.0  # least seconds between two looks at the database
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -84,6 +77,7 @@ def launch(
     child: Sequence[str] = TRAIN,
     limits: Limits = _USUAL,
     label: str = "",
+    site: Callable[[Orders], Site] = LocalSite,
 ) -> Outcome:
     """Run workers until the study has `trials` done, and return when all of them have ended.
 
@@ -92,20 +86,21 @@ def launch(
     Args:
         opened: the study.
         trials: the total in the study, whoever made them and when.
-        workers: how many processes; one a GPU, else one a core up to eight.
+        workers: how many processes; as many as the site has room for by default.
         on_tick: is handed a snapshot about once a second, and once at the end.
         child: the command that trains.
         limits: what a worker may use up.
         label: begins the workers' names, which are numbers otherwise.
+        site: where the workers run; one a GPU of this machine, else one a core up to eight.
 
     Raises:
         AutomedError: workers kept crashing before the total was reached.
     """
-    devices = visible_gpus()
-    number = workers or len(devices) or min(cores(), _MOST_ON_CPU)
-    environments = [environment(rank, number, devices) for rank in range(number)]
-    crew = _Crew(opened, trials, tuple(child), limits, environments, label)
-    watch = _Watch(opened, trials, number)
+    orders = Orders(
+        opened, trials=trials, workers=workers, child=tuple(child), limits=limits, label=label
+    )  # fmt: skip
+    crew = Crew(site(orders))
+    watch = _Watch(opened, trials, crew.number)
     with crew, _interrupts(crew):
         while crew.running():
             if on_tick is not None and watch.due():
@@ -118,43 +113,6 @@ def launch(
     if last.done < trials and not crew.interrupted and not reason:
         raise AutomedError(crew.complaint())
     return Outcome(last, crew.interrupted and last.done < trials, reason)
-
-
-def cores() -> int:
-    """How many cores this process may use; a container's share of them counts."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        usable = min(usable, max(1, round(int(quota) / int(period))))
-    return usable
-
-
-def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may be set to for one GPU each; found without loading torch."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    names = [str(rank) for rank, _ in enumerate(listed.stdout.splitlines())] if listed.returncode == 0 else []
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if names and chosen is not None:
-        return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
-    return names
-
-
-def environment(rank: int, workers: int, devices: Sequence[str]) -> dict[str, str]:
-    """The environment of one worker and its child: its GPU, and its share of the cores.
-
-    One thread a worker where cores are scarce: two OpenMP threads beside other work cost more than they
-    bring. Threads that wait do so without spinning. A smaller OMP_NUM_THREADS of the user's holds.
-    """
-    share = max(1, cores() // workers)
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    threads = str(min(share, int(asked)) if asked.isdecimal() and int(asked) else share)
-    added = dict.fromkeys(_THREADS, threads)
-    added.update(OMP_WAIT_POLICY="PASSIVE", NO_ALBUMENTATIONS_UPDATE="1")
-    if devices:
-        added["CUDA_VISIBLE_DEVICES"] = devices[rank % len(devices)]
-    return {**os.environ, **added}
 
 
 class _Watch:
@@ -207,97 +165,8 @@ def _share(one: TrialRecord) -> float:
     return min(1.0, (one.fold * one.epochs + one.epoch) / steps) if steps else 0.0
 
 
-class _Crew:
-    """The worker processes."""
-
-    def __init__(
-        self, opened: OpenStudy, trials: int, child: tuple[str, ...], limits: Limits,
-        environments: Sequence[Mapping[str, str]], label: str = "",
-    ) -> None:  # fmt: skip
-        self._opened, self._trials, self._child, self._limits = opened, trials, child, limits
-        self._environments = environments
-        self._names = [f"{label}-{rank}" if label else str(rank) for rank in range(len(environments))]
-        self._logs = [opened.folder / "logs" / f"worker-{name}.log" for name in self._names]
-        self._processes: list[subprocess.Popen[str]] = []
-        self._restarts = [0] * len(environments)
-        self._began = [0.0] * len(environments)
-        self.interrupted = False
-
-    def __enter__(self) -> _Crew:
-        self._logs[0].parent.mkdir(parents=True, exist_ok=True)
-        for rank in range(len(self._environments)):
-            self._processes.append(self._start(rank))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            _close(process)
-        for process in self._processes:
-            process.wait()
-
-    def _start(self, rank: int) -> subprocess.Popen[str]:
-        job = Job(
-            folder=str(self._opened.folder), storage=self._opened.url, trials=self._trials,
-            worker=self._names[rank], log=str(self._logs[rank]), child=self._child,
-            limits=self._limits,
-        )  # fmt: skip
-        self._began[rank] = time.monotonic()
-        with self._logs[rank].open("a") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "automed.study.work"], stdin=subprocess.PIPE, stdout=log, stderr=log,
-                text=True, env=self._environments[rank],
-                start_new_session=True,  # the terminal's Ctrl-C is for the launcher alone
-            )  # fmt: skip
-        _say(process, msgspec.json.encode(job).decode())
-        return process
-
-    def running(self) -> bool:
-        """Whether any worker runs; one that crashed is started again first."""
-        for rank, process in enumerate(self._processes):
-            crashed = process.poll() not in (None, 0)
-            if crashed and time.monotonic() - self._began[rank] > _EARLY:
-                self._restarts[rank] = 0
-            if crashed and not self.interrupted and self._restarts[rank] < _RESTARTS:
-                self._restarts[rank] += 1
-                _close(process)
-                self._processes[rank] = self._start(rank)
-                if self.interrupted:  # while it was starting
-                    _say(self._processes[rank], "stop")
-        return any(process.poll() is None for process in self._processes)
-
-    def interrupt(self) -> None:
-        """Let every worker end after its epoch; the second time, kill them all."""
-        if self.interrupted:
-            for process in self._processes:
-                process.kill()
-        self.interrupted = True
-        for process in self._processes:
-            _say(process, "stop")
-
-    def complaint(self) -> str:
-        """What the last worker to crash said last."""
-        for log in reversed(self._logs):
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            if lines:
-                return f"the workers ended before their work was done: {lines[-1]} (see {log})"
-        return f"the workers ended before their work was done (see {self._logs[0].parent})"
-
-
-def _say(process: subprocess.Popen[str], line: str) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError, ValueError):
-        process.stdin.write(line + "\n")
-        process.stdin.flush()
-
-
-def _close(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
-
-
 @contextlib.contextmanager
-def _interrupts(crew: _Crew) -> Iterator[None]:
+def _interrupts(crew: Crew) -> Iterator[None]:
     """Ctrl-C goes to the crew while the block lasts; only a main thread can catch it."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -12,7 +12,8 @@ import pytest
 
 from automed.errors import AutomedError
 from automed.study import record
-from automed.study.launch import Snapshot, environment, launch, seconds_left
+from automed.study.launch import Snapshot, launch, seconds_left
+from automed.study.machine import environment
 
 LAUNCH = """
 import sys
@@ -86,7 +87,7 @@ def test_a_halt_is_told(open_here, write_space, fake_child, monkeypatch) -> None
 
 
 def test_workers_that_cannot_start_are_told_with_their_last_words(open_here, fake_child, monkeypatch) -> None:
-    monkeypatch.setattr("automed.study.launch._RESTARTS", 1)
+    monkeypatch.setattr("automed.study.crew._RESTARTS", 1)
     opened = open_here()
     (opened.folder / "experiment.yaml").write_text("study: {}")
     with pytest.raises(
@@ -169,7 +170,7 @@ def test_without_its_launcher_a_worker_hands_back_and_ends(open_here, fake_child
 
 
 def test_cores_and_gpus_are_shared_out(monkeypatch) -> None:
-    monkeypatch.setattr("automed.study.launch.cores", lambda: 8)
+    monkeypatch.setattr("automed.study.machine.cores", lambda: 8)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert environment(0, 2, [])["MKL_NUM_THREADS"] == "2", "the user asked for fewer"
     monkeypatch.delenv("OMP_NUM_THREADS")

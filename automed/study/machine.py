@@ -1,0 +1,49 @@
+"""What this machine has to train on, and how its workers share it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def cores() -> int:
+    """How many cores this process may use; a container's share of them counts."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        usable = min(usable, max(1, round(int(quota) / int(period))))
+    return usable
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may be set to for one GPU each; found without loading torch."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    names = [str(rank) for rank, _ in enumerate(listed.stdout.splitlines())] if listed.returncode == 0 else []
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if names and chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+    return names
+
+
+def environment(rank: int, workers: int, devices: Sequence[str]) -> dict[str, str]:
+    """The environment of one worker and its child: its GPU, and its share of the cores.
+
+    One thread a worker where cores are scarce: two OpenMP threads beside other work cost more than they
+    bring. Threads that wait do so without spinning. A smaller OMP_NUM_THREADS of the user's holds.
+    """
+    share = max(1, cores() // workers)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    threads = str(min(share, int(asked)) if asked.isdecimal() and int(asked) else share)
+    added = dict.fromkeys(_THREADS, threads)
+    added.update(OMP_WAIT_POLICY="PASSIVE", NO_ALBUMENTATIONS_UPDATE="1")
+    if devices:
+        added["CUDA_VISIBLE_DEVICES"] = devices[rank % len(devices)]
+    return {**os.environ, **added}
