@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -60,6 +60,15 @@ TrialTimeout = Annotated[
 StoragePatience = Annotated[
     float, typer.Option(min=0, metavar="MINUTES", help="How long a worker waits for a database that is away.")
 ]
+Launcher = Annotated[
+    Literal["local", "ray", "slurm"], typer.Option(help="Where the workers run: here, or on a cluster.")
+]
+LauncherOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE", help="For the cluster, such as slurm_partition=gpu; may be given again."
+    ),
+]
 Named = Annotated[str | None, typer.Argument(help="The study; may be left out where there is only one.")]
 
 _STUDIES = Path("studies")
@@ -98,6 +107,8 @@ def search(
     memory: Memory = None,
     trial_timeout: TrialTimeout = 60,
     storage_patience: StoragePatience = 10,
+    launcher: Launcher = "local",
+    launcher_option: LauncherOption = None,
     storage: Storage = None,
     studies: Studies = _STUDIES,
 ) -> None:
@@ -108,6 +119,7 @@ def search(
         Wish(
             space=space, data=data, trials=trials, workers=workers, name=name, seed=seed, fork=fork,
             storage=storage, studies=studies, limits=_limits(memory, trial_timeout, storage_patience),
+            launcher=launcher, options=tuple(launcher_option or ()),
         )
     )  # fmt: skip
 
@@ -138,6 +150,8 @@ def worker(
     memory: Memory = None,
     trial_timeout: TrialTimeout = 60,
     storage_patience: StoragePatience = 10,
+    launcher: Launcher = "local",
+    launcher_option: LauncherOption = None,
     studies: Annotated[
         Path | None,
         typer.Option(help="Where to work, instead of the study's own folder.", envvar="AUTOMED_STUDIES"),
@@ -156,6 +170,7 @@ def worker(
         Visit(
             study=study, guest=guest, storage=storage, trials=trials, workers=workers,
             limits=_limits(memory, trial_timeout, storage_patience),
+            launcher=launcher, options=tuple(launcher_option or ()),
         )
     )  # fmt: skip
 

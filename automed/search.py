@@ -24,12 +24,15 @@ from automed.results.status import find_study
 from automed.results.verdict import Verdict
 from automed.screen import make_console, span
 from automed.study import record
+from automed.study.cluster import choose_site
+from automed.study.crew import Orders, Site
 from automed.study.experiment import Experiment, find_space, read_experiment, shipped, with_study
 from automed.study.join import Guest, join_study, told_apart
 from automed.study.launch import Outcome, Snapshot, launch
 from automed.study.limits import Limits
 from automed.study.open import OpenStudy, open_study, reopen_study
 from automed.study.preflight import preflight
+from automed.study.storage import database_url
 
 _QUIET_EVERY = 30.0  # seconds between two lines where there is no screen to draw on
 
@@ -48,6 +51,8 @@ class Wish:
     storage: str | None = None
     studies: Path = Path("studies")
     limits: Limits = field(default_factory=Limits)
+    launcher: str = "local"
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Visit:
     trials: int | None = None
     workers: int | None = None
     limits: Limits = field(default_factory=Limits)
+    launcher: str = "local"
+    options: tuple[str, ...] = ()
 
 
 def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
@@ -73,6 +80,9 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
     console = console or make_console()
     experiment, old = _experiment(wish)
     folder = wish.studies / experiment.study.name
+    site = choose_site(
+        wish.launcher, wish.options, url=database_url(wish.storage, folder), workers=wish.workers
+    )  # fmt: skip
     manifest = _read_images(experiment, _data_path(experiment, wish), console)
     folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
     console.print(_describe(experiment, manifest, folds), soft_wrap=True)
@@ -82,7 +92,7 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
         experiment, manifest, folds, folder=folder, storage=wish.storage, old=old
     )  # fmt: skip
     try:
-        outcome = _watch(opened, experiment.study.trials, wish, console)
+        outcome = _watch(opened, experiment.study.trials, wish, site, console)
         _refuse_unfinished(outcome, opened)
         winner = outcome.snapshot.best
         if winner is None:
@@ -113,6 +123,8 @@ def run_worker(visit: Visit, console: Console | None = None) -> None:
         AutomedError: the workers could not go on.
     """
     console = console or make_console()
+    url = database_url(visit.storage, visit.guest.folder or Path("studies") / visit.study)
+    site = choose_site(visit.launcher, visit.options, url=url, workers=visit.workers)
     with _progress(console, "reading pictures") as advance:
         opened = join_study(
             visit.study, storage=visit.storage, guest=visit.guest, progress=advance,
@@ -124,7 +136,7 @@ def run_worker(visit: Visit, console: Console | None = None) -> None:
         for line in told_apart(opened):
             console.print(line, soft_wrap=True)
         host = socket.gethostname().partition(".")[0]
-        outcome = _watch(opened, trials, visit, console, label=host)
+        outcome = _watch(opened, trials, visit, site, console, label=host)
         _refuse_unfinished(outcome, opened)
     finally:
         opened.close()
@@ -205,13 +217,17 @@ def _try_networks(experiment: Experiment, manifest: Manifest, console: Console) 
         preflight(experiment, classes=len(manifest.classes), log=log, on_network=advance)
 
 
-def _watch(opened: OpenStudy, trials: int, wish: Wish | Visit, console: Console, label: str = "") -> Outcome:
+def _watch(
+    opened: OpenStudy, trials: int, wish: Wish | Visit, site: Callable[[Orders], Site], console: Console,
+    label: str = "",
+) -> Outcome:  # fmt: skip
     """Run the workers under a live view, or with a line now and then where there is no terminal."""
 
     def run(on_tick: Callable[[Snapshot], None]) -> Outcome:
         return launch(
-            opened, trials=trials, workers=wish.workers, limits=wish.limits, label=label, on_tick=on_tick
-        )
+            opened, trials=trials, workers=wish.workers, limits=wish.limits, label=label, site=site,
+            on_tick=on_tick,
+        )  # fmt: skip
 
     if not console.is_terminal:
         return run(_Lines(console).tick)

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from automed.study.limits import Limits
-from automed.study.machine import cores, environment, visible_gpus
+from automed.study.machine import environment, room, visible_gpus
 from automed.study.work import Job
 
 if TYPE_CHECKING:
     from automed.study.open import OpenStudy
 
-_MOST_ON_CPU = 8
 _RESTARTS = 5  # how often in a row a worker that crashed early is started again
 _EARLY = 60.0  # seconds
 _BREATH = 0.5  # seconds before the first new start, doubled with each
@@ -159,7 +158,7 @@ class LocalSite:
 
     def __init__(self, orders: Orders) -> None:
         devices = visible_gpus()
-        self.number = orders.workers or len(devices) or min(cores(), _MOST_ON_CPU)
+        self.number = orders.workers or room()
         self._orders = orders
         self._environments = [environment(rank, self.number, devices) for rank in range(self.number)]
 

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+MOST_ON_CPU = 8
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -21,12 +22,22 @@ def cores() -> int:
     return usable
 
 
-def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may be set to for one GPU each; found without loading torch."""
+def room() -> int:
+    """How many workers this machine gets by default: one a GPU, else one a core up to eight."""
+    return len(visible_gpus()) or min(cores(), MOST_ON_CPU)
+
+
+def gpus() -> list[str]:
+    """The numbers of this machine's GPUs, whoever may use them; found without loading torch."""
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    names = [str(rank) for rank, _ in enumerate(listed.stdout.splitlines())] if listed.returncode == 0 else []
+    return [str(rank) for rank, _ in enumerate(listed.stdout.splitlines())] if listed.returncode == 0 else []
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may be set to for one GPU each."""
+    names = gpus()
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if names and chosen is not None:
         return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]

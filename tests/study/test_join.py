@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import optuna
 import pytest
 
@@ -16,9 +17,12 @@ from automed.data.manifest import read_manifest
 from automed.data.phantom import draw_phantom
 from automed.errors import SpaceError, StudyError
 from automed.study import record
+from automed.study.cluster import Station, errand
+from automed.study.crew import Orders
 from automed.study.experiment import read_experiment, with_study
 from automed.study.join import Guest, join_study, told_apart
 from automed.study.launch import launch
+from automed.study.limits import Limits
 from automed.study.open import OpenStudy, open_study
 
 SPACE = """\
@@ -232,3 +236,17 @@ def test_the_command_joins_from_another_folder(begun, away, drawn, shell) -> Non
     assert (away / "mine" / "far" / "trials" / "00000" / "result.json").exists()
     begun.study.set_user_attr("versions", {"automed": "0.0.9", "optuna": "5"})
     assert "-version.automed: 0.0.9" in here.run(*command, code=2)
+
+
+def test_a_machine_that_does_not_see_the_studys_folder_joins_by_itself(
+    begun, away, fake_child, monkeypatch
+) -> None:
+    monkeypatch.setenv("AUTOMED_STUDIES", str(away))
+    orders = Orders(begun, trials=1, workers=1, child=fake_child, limits=Limits())
+    told = errand(orders, 3, neighbours=1)
+    assert begun.url not in str(told)
+    unseen = msgspec.structs.replace(told.job, folder=str(away / "unseen"))
+    assert Station().work(msgspec.structs.replace(told, job=unseen), begun.url) == (0, "")
+    assert names(away / "far") >= {"study.json", "data.json", "trials", "logs"}
+    (one,) = record.records(begun.study)
+    assert (one.state, one.worker.endswith("-3")) == ("complete", True)
