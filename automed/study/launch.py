@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 from automed.errors import AutomedError
 from automed.study import record
 from automed.study.crew import Crew, LocalSite, Orders, Site
-from automed.study.ledger import halted
+from automed.study.ledger import BEAT, Ledger, abandoned, halted
 from automed.study.limits import Limits
 from automed.study.machine import cores as cores
 from automed.study.machine import environment as environment
 from automed.study.machine import visible_gpus as visible_gpus
+from automed.study.patience import GivenUp, Patience
 from automed.study.record import TrialRecord
 from automed.study.work import TRAIN
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _USUAL = Limits()
 _POLL = 0.2  # seconds between two looks at the workers
 _LOOK = 1.0  # least seconds between two looks at the database
+_REAP = 10.0  # least seconds between two attempts to take up what dead workers left
 
 
 @dataclass(frozen=True)
@@ -94,45 +96,110 @@ def launch(
         site: where the workers run; one a GPU of this machine, else one a core up to eight.
 
     Raises:
-        AutomedError: workers kept crashing before the total was reached.
+        AutomedError: workers kept crashing before the total was reached, or the database was away for longer
+            than `limits` allow.
     """
     orders = Orders(
         opened, trials=trials, workers=workers, child=tuple(child), limits=limits, label=label
     )  # fmt: skip
     crew = Crew(site(orders))
-    watch = _Watch(opened, trials, crew.number)
+    watch = _Watch(opened, trials, crew.number, limits.storage_patience)
+    reaper = _Reaper(opened)
     with crew, _interrupts(crew):
         while crew.running():
-            if on_tick is not None and watch.due():
-                on_tick(watch.look(stopping=crew.interrupted))
+            if watch.due():
+                shown = watch.look(stopping=crew.interrupted)
+                if shown is not None:
+                    reaper.look(shown)
+                    if on_tick is not None:
+                        on_tick(shown)
             time.sleep(_POLL)
-    last = watch.look(stopping=crew.interrupted)
+    last, reason = watch.last(stopping=crew.interrupted)
     if on_tick is not None:
         on_tick(last)
-    reason = halted(opened.study)
     if last.done < trials and not crew.interrupted and not reason:
         raise AutomedError(crew.complaint())
     return Outcome(last, crew.interrupted and last.done < trials, reason)
 
 
 class _Watch:
-    """Looks at the database now and then, the more seldom the more a look costs."""
+    """Looks at the database now and then, the more seldom the more a look costs; bears that it is away."""
 
-    def __init__(self, opened: OpenStudy, trials: int, workers: int) -> None:
+    def __init__(self, opened: OpenStudy, trials: int, workers: int, patience: float) -> None:
         self._opened, self._trials, self._workers = opened, trials, workers
-        self._began = time.monotonic()
+        self._began = self._met = time.monotonic()
+        self._patience = patience
         self._next = 0.0
 
     def due(self) -> bool:
         return time.monotonic() >= self._next
 
-    def look(self, *, stopping: bool) -> Snapshot:
+    def look(self, *, stopping: bool) -> Snapshot | None:
+        """The search now; None while the database is away.
+
+        Raises:
+            GivenUp: it has been away for too long.
+        """
         before = time.monotonic()
-        shown = snapshot(
-            self._opened, self._trials, self._workers, elapsed=before - self._began, stopping=stopping
-        )
-        self._next = before + max(_LOOK, 20 * (time.monotonic() - before))
+        hurry = threading.Event()
+        hurry.set()  # the loop goes on meanwhile
+        try:
+            # What is left of the patience says whether a failure is the last.
+            shown = Patience(0, _to_nobody, hurry)(lambda: self._snapshot(stopping=stopping))
+        except GivenUp:
+            self._next = time.monotonic() + _LOOK
+            if before - self._met > self._patience and not stopping:
+                raise
+            return None
+        self._met = time.monotonic()
+        self._next = before + max(_LOOK, 20 * (self._met - before))
         return shown
+
+    def last(self, *, stopping: bool) -> tuple[Snapshot, str]:
+        """How it ended, and why it was halted if it was.
+
+        Raises:
+            GivenUp: the database is away, and nobody waits for it any longer.
+        """
+        left = 0.0 if stopping else max(0.0, self._patience - (time.monotonic() - self._met))
+        return Patience(left, _to_nobody)(
+            lambda: (self._snapshot(stopping=stopping), halted(self._opened.study))
+        )
+
+    def _snapshot(self, *, stopping: bool) -> Snapshot:
+        elapsed = time.monotonic() - self._began
+        return snapshot(self._opened, self._trials, self._workers, elapsed=elapsed, stopping=stopping)
+
+
+def _to_nobody(line: str) -> None:
+    del line
+
+
+class _Reaper:
+    """Takes up what dead workers left, should all living ones be busy; looks before it takes the lock."""
+
+    def __init__(self, opened: OpenStudy) -> None:
+        self._ledger = Ledger(
+            opened.study, opened.storage, opened.lock, "launcher", patience=Patience(0, _to_nobody)
+        )  # fmt: skip
+        self._seen: dict[int, tuple[int, float]] = {}
+        self._next = 0.0
+
+    def look(self, shown: Snapshot) -> None:
+        """Reap, if a worker looks dead and it was not tried just now."""
+        now = time.monotonic()
+        dead = [self._looks_dead(one, now) for one in shown.running]
+        if any(dead) and now >= self._next:
+            self._next = now + _REAP
+            with contextlib.suppress(GivenUp):
+                self._ledger.reap()
+
+    def _looks_dead(self, one: TrialRecord, now: float) -> bool:
+        beat = -1 if one.lease is None else one.lease.beat  # none: it may be about to be leased
+        before, since = self._seen.get(one.number, (None, now))
+        if beat != before:
+            self._seen[one.number] = (beat, now)
+        return abandoned(one.lease) or (beat == before and now - since > 3 * BEAT)
 
 
 def snapshot(

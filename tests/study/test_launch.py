@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -12,8 +13,11 @@ import pytest
 
 from automed.errors import AutomedError
 from automed.study import record
-from automed.study.launch import Snapshot, launch, seconds_left
+from automed.study.launch import Snapshot, launch, seconds_left, snapshot
+from automed.study.ledger import this_host
+from automed.study.limits import Limits
 from automed.study.machine import environment
+from automed.study.patience import GivenUp
 
 LAUNCH = """
 import sys
@@ -167,6 +171,53 @@ def test_without_its_launcher_a_worker_hands_back_and_ends(open_here, fake_child
     assert gone(everyone)
     tally = record.counts(opened.study)
     assert (tally.running, tally.waiting) == (0, 1)
+
+
+def test_what_a_dead_worker_left_is_taken_up_while_the_living_are_busy(
+    open_here, fake_child, monkeypatch
+) -> None:
+    opened = open_here()
+    record.enqueue(opened.study, {"model.name": "vgg11"})
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as gone_worker:
+        born = psutil.Process(gone_worker.pid).create_time()
+        gone_worker.kill()
+    lease = record.Lease(worker="far", host=this_host(), pid=gone_worker.pid, born=born)
+    monkeypatch.setenv("FAKE_SECONDS", "0.15")
+    reaped: list[Snapshot] = []
+
+    def leave_one_behind(shown: Snapshot) -> None:
+        if shown.running and not reaped and not shown.failed:
+            if {one.worker for one in shown.running} == {"0"}:
+                trial = opened.study.ask()
+                record.write(opened.storage, trial._trial_id, record.LEASE, lease)
+        elif shown.failed and not shown.done:
+            reaped.append(shown)  # the one worker has not finished its trial, so it was not the worker
+
+    outcome = launch(opened, trials=2, workers=1, child=fake_child, on_tick=leave_one_behind)
+    assert reaped
+    assert outcome.snapshot.done == 2
+
+
+def test_a_database_that_is_away_is_borne_for_a_while(open_here, fake_child, monkeypatch) -> None:
+    monkeypatch.setenv("FAKE_SECONDS", "0.05")
+    opened = open_here()
+    looks: list[int] = []
+
+    def see_nothing_at_first(*arguments: object, **options: object) -> Snapshot:
+        looks.append(1)
+        if len(looks) < 3:
+            raise OSError(errno.EIO, "the drive is gone")
+        return snapshot(*arguments, **options)
+
+    monkeypatch.setattr("automed.study.launch.snapshot", see_nothing_at_first)
+    seen: list[Snapshot] = []
+    assert launch(opened, trials=1, workers=1, child=fake_child, on_tick=seen.append).snapshot.done == 1
+    assert len(looks) == len(seen) + 2
+    looks.clear()
+    impatient = Limits(storage_patience=0)
+    with pytest.raises(GivenUp, match=r"the drive is gone.*the same command goes on"):
+        launch(opened, trials=2, workers=1, child=fake_child, limits=impatient)
+    assert record.counts(opened.study).running == 0
 
 
 def test_cores_and_gpus_are_shared_out(monkeypatch) -> None:
