@@ -55,6 +55,7 @@ class KFoldPruner(BasePruner):
         z: float = 1.0,
     ) -> None:
         self.min_trials, self.keep, self.rungs, self.smooth, self.z = min_trials, keep, rungs, smooth, z
+        self._memory = _Memory()
 
     def at_rung(self, fold: int, epoch: int, epochs: int) -> bool:
         """Whether a trial is to be judged when `epoch` (from 0) of `fold` has just been trained."""
@@ -64,9 +65,12 @@ class KFoldPruner(BasePruner):
         """Whether the trial should end here; False wherever there is too little to go by."""
         if SHAPE not in trial.user_attrs or trial.last_step is None:
             return False
+        if self._memory.study != study.study_name:
+            self._memory = _Memory(study.study_name)
         epochs, folds = trial.user_attrs[SHAPE]
         sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
-        others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+        there = study.get_trials(deepcopy=False)
+        others = [*there[: trial.number], *there[trial.number + 1 :]]
         ended = len(trial.user_attrs.get(FOLD_SCORES, ()))
         if ended:
             at_end = ended < folds and trial.last_step // epochs == ended - 1
@@ -80,12 +84,21 @@ class KFoldPruner(BasePruner):
         mine = self._smoothed(trial, share)
         peers = [
             value for other in others if other.state != TrialState.FAIL
-            and (value := self._smoothed(other, share)) is not None
+            and (value := self._peer(other, share)) is not None
         ]  # fmt: skip
         if mine is None or len(peers) < self.min_trials:
             return False
         better = sum(sign * value > sign * mine for value in peers)
         return better >= math.ceil(self.keep * (len(peers) + 1))
+
+    def _peer(self, trial: FrozenTrial, share: float) -> float | None:
+        """What `_smoothed` says, which for a finished trial never changes."""
+        if not trial.state.is_finished():
+            return self._smoothed(trial, share)
+        kept, key = self._memory.smoothed, (trial.number, share)
+        if key not in kept:
+            kept[key] = self._smoothed(trial, share)
+        return kept[key]
 
     def _smoothed(self, trial: FrozenTrial, share: float) -> float | None:
         """The mean of the last reports up to a share of the first fold; None if it did not come so far.
@@ -104,15 +117,64 @@ class KFoldPruner(BasePruner):
         return value if math.isfinite(value) else None
 
     def _behind_incumbent(self, sign: float, trial: FrozenTrial, others: list[FrozenTrial]) -> bool:
-        finished = [other for other in others if other.state == TrialState.COMPLETE and _folds(other).size]
+        finished = [
+            other for other in others
+            if other.state == TrialState.COMPLETE and self._memory.mean(other) is not None
+        ]  # fmt: skip
         if len(finished) < self.min_trials:
             return False
-        incumbent = max(finished, key=lambda other: sign * float(_folds(other).mean()))
+        incumbent = max(finished, key=lambda other: sign * (self._memory.mean(other) or 0.0))
         differences = sign * _paired(trial, incumbent)
-        spread = _pooled_spread(incumbent, others)
+        spread = self._memory.pooled_spread(incumbent, others)
         if spread is None or not differences.size:
             return False
         return bool(differences.mean() < -self.z * spread / math.sqrt(differences.size))
+
+
+class _Memory:
+    """What a pruner keeps of finished trials: they never change, and there may be thousands."""
+
+    def __init__(self, study: str = "") -> None:
+        self.study = study
+        self.smoothed: dict[tuple[int, float], float | None] = {}
+        self._means: dict[int, float | None] = {}
+        self._incumbent = -1
+        self._squares: dict[int, tuple[float, int]] = {}
+
+    def mean(self, trial: FrozenTrial) -> float | None:
+        """The mean fold score of a finished trial; None where it has none."""
+        if trial.number not in self._means:
+            scores = _folds(trial)
+            self._means[trial.number] = float(scores.mean()) if scores.size else None
+        return self._means[trial.number]
+
+    def pooled_spread(self, incumbent: FrozenTrial, others: list[FrozenTrial]) -> float | None:
+        """The standard deviation of fold differences to the incumbent, within trials, over all that ended.
+
+        Each trial's own mean difference is taken out first: what remains is noise, not merit. None where no
+        other trial has ended two folds.
+        """
+        if self._incumbent != incumbent.number:
+            self._incumbent, self._squares = incumbent.number, {}
+        squares, freedom = 0.0, 0
+        for other in others:
+            if other.number == incumbent.number or other.state not in (
+                TrialState.COMPLETE,
+                TrialState.PRUNED,
+            ):
+                continue
+            if other.number not in self._squares:
+                self._squares[other.number] = _noise(_paired(other, incumbent))
+            one = self._squares[other.number]
+            squares, freedom = squares + one[0], freedom + one[1]
+        return math.sqrt(squares / freedom) if freedom else None
+
+
+def _noise(differences: np.ndarray) -> tuple[float, int]:
+    """The squared deviations of one trial's differences from their mean, and their degrees of freedom."""
+    if differences.size < 2 or not np.isfinite(differences).all():
+        return 0.0, 0
+    return float(np.square(differences - differences.mean()).sum()), differences.size - 1
 
 
 def _rung(share: float, epochs: int) -> int | None:
@@ -129,20 +191,3 @@ def _paired(trial: FrozenTrial, incumbent: FrozenTrial) -> np.ndarray:
     mine, best = _folds(trial), _folds(incumbent)
     folds = min(mine.size, best.size)
     return np.asarray(mine[:folds] - best[:folds])
-
-
-def _pooled_spread(incumbent: FrozenTrial, others: list[FrozenTrial]) -> float | None:
-    """The standard deviation of fold differences to the incumbent, within trials, over all that ended.
-
-    Each trial's own mean difference is taken out first: what remains is noise, not merit. None where no
-    other trial has ended two folds.
-    """
-    squares, freedom = 0.0, 0
-    for other in others:
-        if other is incumbent or other.state not in (TrialState.COMPLETE, TrialState.PRUNED):
-            continue
-        differences = _paired(other, incumbent)
-        if differences.size > 1 and np.isfinite(differences).all():
-            squares += float(np.square(differences - differences.mean()).sum())
-            freedom += differences.size - 1
-    return math.sqrt(squares / freedom) if freedom else None

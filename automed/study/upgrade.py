@@ -18,7 +18,7 @@ import msgspec
 from automed.errors import Fault, StudyError
 from automed.study import record
 from automed.study.connections import plain_engine
-from automed.study.ledger import PATIENCE, alive, this_host
+from automed.study.ledger import STALE, alive, this_host
 from automed.study.record import Lease
 from automed.study.storage import (
     StudyLock,
@@ -40,7 +40,7 @@ _VERSIONS = "versions"  # the attribute of a study that automed.study.open pins
 _ROWS = 1000  # rows that are copied at a time
 
 
-def upgrade(url: str, folder: Path, *, patience: float = PATIENCE) -> Path | None:
+def upgrade(url: str, folder: Path, *, patience: float = STALE) -> Path | None:
     """Bring the tables of a database up to this version of Optuna.
 
     Studies made by another main version of Optuna may be gone on with afterwards.

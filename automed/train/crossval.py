@@ -64,19 +64,18 @@ def cross_validate(
     before = _Progress() if state is None else _Progress.of(state)
     curve, results = before.curve, before.folds
     stop = False if state is None else reporter.resumed(curve, results)
-    norm_batch = None
     for fold in range(len(results), len(splits)):
         learner = _learner(config, material, splits[fold], fold, (*seed, fold), plan)
         if state is not None:
             learner.restore(state["learner"])
             state = None
-        norm_batch = learner.norm_batch
+        told = {**plan.record(), "norm_batch": learner.norm_batch}
         while not (learner.finished or stop):
             curve.append(learner.advance())
             seconds = before.seconds + time.perf_counter() - started
             if checkpoint:
                 now = _Progress(curve, results, seconds, max(before.peak, memory.peak()))
-                checkpoint.save({**now.state(), "learner": learner.state()})
+                checkpoint.save({**asdict(now), "learner": learner.state()})
             stop = reporter.epoch(curve[-1])
         if learner.finished:
             results.append(learner.result())
@@ -92,7 +91,7 @@ def cross_validate(
         metric=material.metric,
         seconds=before.seconds + time.perf_counter() - started,
         peak_memory=max(before.peak, memory.peak()),
-        plan={**plan.record(), "norm_batch": norm_batch},
+        plan=told,
     )
 
 
@@ -104,9 +103,6 @@ class _Progress:
     folds: list[FoldResult] = field(default_factory=list)
     seconds: float = 0.0
     peak: int = 0
-
-    def state(self) -> dict[str, Any]:
-        return asdict(self)
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> _Progress:
