@@ -233,6 +233,20 @@ def status(
 
 
 @app.command()
+def upgrade(study: Named = None, storage: Storage = None, studies: Studies = _STUDIES) -> None:
+    """Bring the database of a study up to the installed Optuna, after a backup."""
+    from automed.results.status import find_study
+    from automed.study.embedded import served
+    from automed.study.storage import database_url
+    from automed.study.upgrade import upgrade as upgrade_database
+
+    folder = find_study(studies, study)
+    with served(storage, folder) as url:
+        backup = upgrade_database(database_url(url, folder), folder)
+    typer.echo("it is up to date already" if backup is None else f"upgraded; the backup is {backup}")
+
+
+@app.command()
 def dashboard(
     study: Named = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8080,

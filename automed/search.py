@@ -26,13 +26,13 @@ from automed.screen import make_console, span
 from automed.study import record
 from automed.study.cluster import choose_site
 from automed.study.crew import Orders, Site
+from automed.study.embedded import of_this_machine, served
 from automed.study.experiment import Experiment, find_space, read_experiment, shipped, with_study
 from automed.study.join import Guest, join_study, told_apart
 from automed.study.launch import Outcome, Snapshot, launch
 from automed.study.limits import Limits
 from automed.study.open import OpenStudy, open_study, reopen_study
 from automed.study.preflight import preflight
-from automed.study.storage import database_url
 
 _QUIET_EVERY = 30.0  # seconds between two lines where there is no screen to draw on
 
@@ -80,27 +80,27 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
     console = console or make_console()
     experiment, old = _experiment(wish)
     folder = wish.studies / experiment.study.name
-    site = choose_site(
-        wish.launcher, wish.options, url=database_url(wish.storage, folder), workers=wish.workers
-    )  # fmt: skip
+    alone = of_this_machine(wish.storage, folder)
+    site = choose_site(wish.launcher, wish.options, alone=alone, workers=wish.workers)
     manifest = _read_images(experiment, _data_path(experiment, wish), console)
     folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
     console.print(_describe(experiment, manifest, folds), soft_wrap=True)
     if not (folder / "study.json").exists():
         _try_networks(experiment, manifest, console)
-    opened = open_study(
-        experiment, manifest, folds, folder=folder, storage=wish.storage, old=old
-    )  # fmt: skip
-    try:
-        outcome = _watch(opened, experiment.study.trials, wish, site, console)
-        _refuse_unfinished(outcome, opened)
-        winner = outcome.snapshot.best
-        if winner is None:
-            console.print("No trial ran to its end, so there is no winner. `automed status` tells why.")
-            return None
-        verdict = _judge(opened, winner, console)
-    finally:
-        opened.close()
+    with served(wish.storage, folder) as storage:
+        opened = open_study(experiment, manifest, folds, folder=folder, storage=storage, old=old)
+        with contextlib.closing(opened):
+            return _run(opened, wish, site, console)
+
+
+def _run(opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console: Console) -> Verdict | None:
+    outcome = _watch(opened, opened.experiment.study.trials, wish, site, console)
+    _refuse_unfinished(outcome, opened)
+    winner = outcome.snapshot.best
+    if winner is None:
+        console.print("No trial ran to its end, so there is no winner. `automed status` tells why.")
+        return None
+    verdict = _judge(opened, winner, console)
     print_verdict(verdict, console)
     shown = outcome.snapshot
     console.print(
@@ -108,7 +108,7 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
         "folds, so the cross-validated score is somewhat too good.", soft_wrap=True,
     )  # fmt: skip
     console.print(
-        f"All of it stands in {folder}; see it with: automed dashboard {opened.name}", soft_wrap=True
+        f"All of it stands in {opened.folder}; see it with: automed dashboard {opened.name}", soft_wrap=True
     )
     return verdict
 
@@ -123,23 +123,27 @@ def run_worker(visit: Visit, console: Console | None = None) -> None:
         AutomedError: the workers could not go on.
     """
     console = console or make_console()
-    url = database_url(visit.storage, visit.guest.folder or Path("studies") / visit.study)
-    site = choose_site(visit.launcher, visit.options, url=url, workers=visit.workers)
-    with _progress(console, "reading pictures") as advance:
-        opened = join_study(
-            visit.study, storage=visit.storage, guest=visit.guest, progress=advance,
-            vet=lambda experiment, manifest: _try_networks(experiment, manifest, console),
-        )  # fmt: skip
-    try:
-        trials = visit.trials or opened.experiment.study.trials
-        console.print(f"joined '{opened.name}' for its {trials} trials, in {opened.folder}", soft_wrap=True)
-        for line in told_apart(opened):
-            console.print(line, soft_wrap=True)
-        host = socket.gethostname().partition(".")[0]
-        outcome = _watch(opened, trials, visit, site, console, label=host)
-        _refuse_unfinished(outcome, opened)
-    finally:
-        opened.close()
+    folder = visit.guest.folder or Path("studies") / visit.study
+    alone = of_this_machine(visit.storage, folder)
+    site = choose_site(visit.launcher, visit.options, alone=alone, workers=visit.workers)
+    with served(visit.storage, folder) as storage:
+        with _progress(console, "reading pictures") as advance:
+            opened = join_study(
+                visit.study, storage=storage, guest=visit.guest, progress=advance,
+                vet=lambda experiment, manifest: _try_networks(experiment, manifest, console),
+            )  # fmt: skip
+        with contextlib.closing(opened):
+            _help(opened, visit, site, console)
+
+
+def _help(opened: OpenStudy, visit: Visit, site: Callable[[Orders], Site], console: Console) -> None:
+    trials = visit.trials or opened.experiment.study.trials
+    console.print(f"joined '{opened.name}' for its {trials} trials, in {opened.folder}", soft_wrap=True)
+    for line in told_apart(opened):
+        console.print(line, soft_wrap=True)
+    host = socket.gethostname().partition(".")[0]
+    outcome = _watch(opened, trials, visit, site, console, label=host)
+    _refuse_unfinished(outcome, opened)
     shown = outcome.snapshot
     console.print(
         f"'{opened.name}' has {shown.complete} complete and {shown.pruned} pruned trials; its search judges "
@@ -159,11 +163,12 @@ def _experiment(wish: Wish) -> tuple[Experiment, list[record.TrialRecord]]:
     fork = with_study(experiment, name=wish.fork)
     if (wish.studies / wish.fork / "study.json").exists():
         return fork, []  # it was made before, and goes on
-    old = reopen_study(find_study(wish.studies, experiment.study.name), storage=wish.storage)
-    try:
+    begun = find_study(wish.studies, experiment.study.name)
+    with (
+        served(wish.storage, begun) as storage,
+        contextlib.closing(reopen_study(begun, storage=storage)) as old,
+    ):
         return fork, record.records(old.study)
-    finally:
-        old.close()
 
 
 def _data_path(experiment: Experiment, wish: Wish) -> Path:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 from pathlib import Path
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
 
 from automed.errors import StudyError
 from automed.results.status import find_study
-from automed.study.open import reopen_study
+from automed.study.embedded import served
+from automed.study.open import OpenStudy, reopen_study
 
 
 class _Quiet(WSGIRequestHandler):
@@ -25,20 +27,26 @@ def serve_dashboard(studies: Path, name: str | None, *, storage: str | None, hos
     Raises:
         StudyError: there is no such study, or the port is taken.
     """
-    from optuna_dashboard import wsgi
-
-    opened = reopen_study(find_study(studies, name), storage=storage)
-    try:
-        server = make_server(host, port, wsgi(opened.study._storage), handler_class=_Quiet)
-    except (OSError, OverflowError) as error:
-        opened.close()
-        raise StudyError(f"cannot serve on {host}:{port}: {error}; try --port 0") from None
-    with server:
+    folder = find_study(studies, name)
+    with (
+        served(storage, folder) as url,
+        contextlib.closing(reopen_study(folder, storage=url)) as opened,
+        _server(opened, host, port) as server,
+    ):
         if not _is_loopback(host):
             typer.echo(f"Anyone who reaches {host} can read and delete this study.", err=True)
         address = f"http://{host}:{server.server_port}/dashboard/studies/{opened.study._study_id}"
         typer.echo(f"'{opened.name}' at {address} (Ctrl-C ends it)")
         server.serve_forever()
+
+
+def _server(opened: OpenStudy, host: str, port: int) -> WSGIServer:
+    from optuna_dashboard import wsgi
+
+    try:
+        return make_server(host, port, wsgi(opened.study._storage), handler_class=_Quiet)
+    except (OSError, OverflowError) as error:
+        raise StudyError(f"cannot serve on {host}:{port}: {error}; try --port 0") from None
 
 
 def _is_loopback(host: str) -> bool:

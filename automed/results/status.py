@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from automed.results.show import print_verdict, told, untrainable, value_text
 from automed.results.verdict import Scored, Verdict
 from automed.screen import make_console, span
 from automed.study import record
+from automed.study.embedded import served
 from automed.study.ledger import abandoned
 from automed.study.open import OpenStudy, reopen_study
 from automed.study.record import TrialRecord
@@ -41,11 +43,12 @@ def find_study(studies: Path, name: str | None) -> Path:
 
 def show_status(studies: Path, name: str | None, *, storage: str | None, markdown: bool) -> None:
     """Print the state of a study and its trials; the verdict where there is one."""
-    opened = reopen_study(find_study(studies, name), storage=storage)
-    try:
+    folder = find_study(studies, name)
+    with (
+        served(storage, folder) as url,
+        contextlib.closing(reopen_study(folder, storage=url)) as opened,
+    ):
         trials = record.records(opened.study)
-    finally:
-        opened.close()
     verdict = standing_verdict(opened.folder, record.best_of(trials))
     console = make_console()
     if markdown:

@@ -22,7 +22,7 @@ from automed.study.join import Guest, join_study
 from automed.study.machine import cores, environment, gpus
 from automed.study.open import read_note
 from automed.study.preflight import preflight
-from automed.study.storage import mask, sqlite_file
+from automed.study.storage import mask
 from automed.study.work import Job
 
 LAUNCHERS = ("local", "ray", "slurm")
@@ -45,14 +45,14 @@ class Errand(msgspec.Struct, frozen=True):
 
 
 def choose_site(
-    launcher: str, options: Sequence[str], *, url: str, workers: int | None
+    launcher: str, options: Sequence[str], *, alone: bool, workers: int | None
 ) -> Callable[[Orders], Site]:
     """Find where the workers are to run, and refuse what cannot work before anything is made.
 
     Args:
         launcher: one of `LAUNCHERS`.
         options: `KEY=VALUE` each, for the engine.
-        url: of the study's database.
+        alone: whether the study's database can be used from this machine only.
         workers: how many, if that was said.
 
     Raises:
@@ -63,11 +63,11 @@ def choose_site(
     if launcher == "ray":
         from automed.study.on_ray import find_ray
 
-        return find_ray(told, workers=workers, alone=sqlite_file(url) is not None)
+        return find_ray(told, workers=workers, alone=alone)
     if launcher == "slurm":
         from automed.study.on_slurm import find_slurm
 
-        return find_slurm(told, workers=workers, alone=sqlite_file(url) is not None)
+        return find_slurm(told, workers=workers, alone=alone)
     if launcher != "local":
         raise StudyError(f"there is no launcher '{launcher}'; there are {', '.join(LAUNCHERS)}")
     if told:
@@ -124,8 +124,8 @@ def refuse_apart(engine: str) -> StudyError:
     """What is said of a SQLite file and workers on other machines."""
     return StudyError(
         Fault(
-            f"{engine} puts workers on other machines, and the study would be kept in a SQLite file: over a "
-            "network, locks on a file do not hold, so two workers would take one trial",
+            f"{engine} puts workers on other machines, and the study would be kept in a database of this "
+            "machine: over a network, locks on a SQLite file do not hold; two workers would take one trial",
             hint="give the address of a PostgreSQL or MySQL server with --storage",
         )
     )

