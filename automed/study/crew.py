@@ -102,6 +102,9 @@ class Crew:
             self._site.close()
             raise
         self._began = [time.monotonic()] * self.number
+        if self.interrupted:  # while they were starting
+            for post in self._posts:
+                post.stop()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -105,7 +105,7 @@ def launch(
     crew = Crew(site(orders))
     watch = _Watch(opened, trials, crew.number, limits.storage_patience)
     reaper = _Reaper(opened)
-    with crew, _interrupts(crew):
+    with _interrupts(crew), crew:
         while crew.running():
             if watch.due():
                 shown = watch.look(stopping=crew.interrupted)

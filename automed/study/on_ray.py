@@ -52,7 +52,7 @@ def find_ray(options: Mapping[str, Any], *, workers: int | None, alone: bool) ->
     ours = not ray.is_initialized()
     if ours:
         _start(ray, address, workers)
-    if alone and address is not None and any(not _is_here(node) for node in _nodes(ray)):
+    if alone and any(not _is_here(node) for node in _nodes(ray)):
         if ours:
             ray.shutdown()
         raise refuse_apart("this Ray cluster")
@@ -110,8 +110,9 @@ class RaySite:
         gpus = int(has.get("GPU", 0))
         cpus = int(has.get("CPU", 1))
         machines = len(_nodes(ray))
-        self.number = orders.workers or gpus or min(cpus, MOST_ON_CPU * machines)
         share = {"num_cpus": options.get("num_cpus", 1), "num_gpus": options.get("num_gpus", int(gpus > 0))}
+        on_gpus = int(gpus / share["num_gpus"]) if share["num_gpus"] else 0
+        self.number = orders.workers or on_gpus or min(cpus, MOST_ON_CPU * machines)
         # One thread works, another hears of a stop.
         self._actor = ray.remote(Station).options(max_concurrency=2, **share)
 
