@@ -99,7 +99,7 @@ class WeightSource:
             module: Any = timm.create_model(
                 name, pretrained=True, pretrained_cfg=tag, pretrained_cfg_overlay=overlay, **options
             )
-        except (RuntimeError, KeyError, ValueError) as error:
+        except Exception as error:  # timm fits the file's shapes to the network's before it compares them
             raise WeightsError(_unfit(file, name, str(error))) from error
         module.pretrained_cfg["state_dict"] = None
         _check_complete(module, state, file, name)
@@ -126,12 +126,12 @@ class WeightSource:
         state = {key: value for key, value in read_weights(file).items() if not key.startswith(kept)}
         own = module.state_dict()
         stem = next(key for key, value in own.items() if value.ndim == 4)
-        if stem in state:
-            state[stem] = adapt_input_conv(own[stem].shape[1], state[stem])
-        state |= {key: value for key, value in own.items() if key.startswith(kept)}
         try:
+            if stem in state:
+                state[stem] = adapt_input_conv(own[stem].shape[1], state[stem])
+            state |= {key: value for key, value in own.items() if key.startswith(kept)}
             module.load_state_dict(state, strict=True)
-        except RuntimeError as error:
+        except Exception as error:  # as above
             raise WeightsError(_unfit(file, name, str(error))) from error
 
 
@@ -264,7 +264,7 @@ def _unreachable(name: str, why: str) -> Fault:
 
 def _unfit(file: Path, name: str, why: str) -> Fault:
     lines = [line.strip() for line in why.splitlines() if line.strip()]
-    told = " ".join(lines[:2])
+    told = " ".join(lines[:2]) or "its shapes do not fit"
     return Fault(
         f"these are not the weights of '{name}': {told if len(told) <= 300 else told[:300] + ' …'}",
         file=str(file),
@@ -275,7 +275,8 @@ def _classes(state: Mapping[str, Tensor], classifier: str | tuple[str, ...] | No
     """How many classes a file's classifier knows; 0 where it has none."""
     names = (classifier,) if isinstance(classifier, str) else classifier or ()
     weights = [state[f"{name}.weight"] for name in names if f"{name}.weight" in state]
-    return weights[0].shape[0] if weights else 0
+    # An empty tensor costs the file nothing, and the network built for its shape all memory.
+    return weights[0].shape[0] if weights and weights[0].ndim > 1 and weights[0].numel() else 0
 
 
 def _check_complete(module: nn.Module, state: Mapping[str, Tensor], file: Path, name: str) -> None:
@@ -306,7 +307,7 @@ def _check_sum(file: Path) -> None:
 
 
 def _sums(manifest: Path) -> Iterator[tuple[str, str]]:
-    for line in manifest.read_text(encoding="utf-8").splitlines():
+    for line in manifest.read_text(encoding="utf-8", errors="replace").splitlines():
         match = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)", line)
         if match:
             yield match[2], match[1].lower()

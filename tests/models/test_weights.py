@@ -1,6 +1,13 @@
+import contextlib
 import hashlib
+import json
+import os
 import pickle
+import random
 import re
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +21,8 @@ from automed.models.plain import build_plain
 from automed.models.settings import Dropout, Freeze, Model
 from automed.models.weights import WeightSource, has_hub_weights, read_weights, weight_source
 
-SHARED = Path(__file__).parents[3] / "shared" / "weights"
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "weights"
 real_weights = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/weights is not here")
 
 
@@ -139,15 +147,126 @@ def test_a_gap_is_refused_where_timm_would_be_lenient(tmp_path: Path) -> None:
         load("dla46_c", WeightSource(tmp_path, hub=False))
 
 
-def test_a_pickle_under_another_name_is_not_opened(tmp_path: Path) -> None:
-    class Bomb:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "opened",))
+class Trap:
+    """Unpickling it makes a file."""
 
-    (tmp_path / "resnet10t.safetensors").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(WeightsError, match=r"not a safetensors file[^\n]*\n +hint: pickled weights"):
-        load("resnet10t", WeightSource(tmp_path, hub=False))
-    assert not (tmp_path / "opened").exists()
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_no_pickle_is_opened_whatever_its_name(tmp_path: Path) -> None:
+    marker, source = tmp_path / "opened", WeightSource(tmp_path, hub=False)
+    pickled = pickle.dumps(Trap(marker))
+    torch.save({"conv1.0.weight": Trap(marker)}, tmp_path / "torch")
+    for content in (pickled, (tmp_path / "torch").read_bytes()):
+        for ending in (".pth", ".pt", ".bin", ".pkl"):
+            (tmp_path / f"resnet10t{ending}").write_bytes(content)
+        with pytest.raises(WeightsError, match="no pretrained weights for 'resnet10t'"):
+            load("resnet10t", source)
+        file = tmp_path / "resnet10t.safetensors"
+        file.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"not a safetensors file[^\n]*\n +hint: pickled weights"):
+            load("resnet10t", source)
+        file.unlink()
+        assert not marker.exists()
+    torch.load(tmp_path / "torch", weights_only=False)
+    assert marker.exists(), "the trap would have worked"
+
+
+HUB = """
+import sys
+from automed.errors import WeightsError
+from automed.models.weights import WeightSource
+try:
+    WeightSource(None, hub=True).create("resnet10t", {})
+except WeightsError as error:
+    print(error)
+"""
+
+
+def test_no_pickle_from_the_hub_is_trusted(tmp_path: Path) -> None:
+    marker = tmp_path / "opened"
+    repository = tmp_path / f"models--{timm.get_pretrained_cfg('resnet10t').hf_hub_id.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    (repository / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    torch.save({"conv1.0.weight": Trap(marker)}, repository / "snapshots" / ("0" * 40) / "pytorch_model.bin")
+    done = subprocess.run(
+        [sys.executable, "-c", HUB], capture_output=True, text=True, check=True,
+        env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert re.search("(?i)weights.only", done.stdout), "the file was found, and what it holds refused"
+    assert not marker.exists()
+
+
+def changed(whole: bytes, rng: random.Random) -> bytes:
+    """The file with some bytes of its header changed."""
+    end = 8 + struct.unpack("<Q", whole[:8])[0]
+    damaged = bytearray(whole)
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        damaged[rng.randrange(end)] ^= rng.randrange(1, 256)
+    return bytes(damaged)
+
+
+def headed(whole: bytes, name: str | None = None, **changes: object) -> bytes:
+    """The file with another header, or with something else told of one tensor."""
+    end = 8 + struct.unpack("<Q", whole[:8])[0]
+    header = json.loads(whole[8:end])
+    if name is not None:
+        header[name] |= changes
+    told = json.dumps(header if name is not None else changes).encode()
+    return struct.pack("<Q", len(told)) + told + whole[end:]
+
+
+def test_a_damaged_file_is_refused_without_a_traceback(tmp_path: Path) -> None:
+    file, rng, name = tmp_path / "x.safetensors", random.Random(8), "conv.weight"
+    save_file({name: torch.ones(4, 3, 3, 3), "conv.bias": torch.ones(4), "fc": torch.ones(2, 9)}, file)
+    whole = file.read_bytes()
+    first, last = json.loads(whole[8 : 8 + struct.unpack("<Q", whole[:8])[0]])[name]["data_offsets"]
+    bad = [whole[:length] for length in (0, 1, 7, 8, 9, 100, len(whole) // 2, len(whole) - 1)]
+    bad += [struct.pack("<Q", size) + whole[8:] for size in (0, 2, 10**6, 10**8 + 1, 2**63, 2**64 - 1)]
+    bad += [whole + b"\0", headed(whole), struct.pack("<Q", 10**5) + b"[" * 10**5, b"\0" * 1000]
+    bad += [headed(whole, name, dtype=kind) for kind in ("F64", "I64", "BOOL", "F4", "C64", "X", None, 3)]
+    shapes = ([], [7], [-1, 5], [2**62, 2**62], [0, 0], "x", [1.5], [10**12, 0])
+    bad += [headed(whole, name, shape=shape) for shape in shapes]
+    offsets = ([first, last + 1], [last, first], [0, 2**63], [-1, 5], [first], [])
+    bad += [headed(whole, name, data_offsets=place) for place in offsets]
+    for content in bad:
+        file.write_bytes(content)
+        with pytest.raises(WeightsError):
+            read_weights(file)
+    for _ in range(200):
+        file.write_bytes(changed(whole, rng))
+        with contextlib.suppress(WeightsError):
+            read_weights(file)
+
+
+def test_weights_of_odd_shapes_are_refused(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    odd = {
+        "conv1.0.weight": [torch.zeros(3), torch.zeros(24, 5, 3, 3), torch.tensor(1.0)],
+        "bn1.weight": [torch.tensor(1.0), torch.zeros(0)],
+        "fc.weight": [torch.tensor(1.0), torch.zeros(7), torch.zeros(0, 512), torch.zeros(10**9, 0)],
+    }
+    for name, tensors in odd.items():
+        for tensor in tensors:
+            save_file({**state, name: tensor}, tmp_path / "resnet10t.safetensors")
+            with pytest.raises(WeightsError, match="not the weights of 'resnet10t'"):
+                load("resnet10t", WeightSource(tmp_path, hub=False))
+    with torch.random.fork_rng():
+        plain = build_plain("googlenet", classes=10, channels=3, image_size=224).state_dict()
+    for tensor in (torch.zeros(3), torch.zeros(64, 5, 7, 7)):
+        save_file({**plain, "conv1.conv.weight": tensor}, tmp_path / "googlenet.safetensors")
+        with pytest.raises(WeightsError, match="not the weights of 'googlenet'"):
+            load("googlenet", WeightSource(tmp_path, hub=False), channels=1)
+
+
+def test_a_list_of_sums_that_is_no_text_vouches_for_nothing(folder: Path) -> None:
+    (folder / "SHA256SUMS").write_bytes(bytes(range(256)))
+    with pytest.raises(WeightsError, match=r"resnet10t\.safetensors is not listed"):
+        WeightSource(folder, hub=False).find("resnet10t")
 
 
 def test_a_manifest_is_held_against_the_file(folder: Path) -> None:
