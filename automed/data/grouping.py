@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -34,8 +35,9 @@ def declared_groups(listing: Listing, group: Group | str) -> tuple[list[str], li
 
 def _by_pattern(paths: Sequence[str], pattern: str) -> tuple[list[str], list[Fault]]:
     try:
-        expression = re.compile(pattern)
-    except re.error as error:
+        with warnings.catch_warnings(action="ignore"):
+            expression = re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
         return list(paths), [Fault(f"data.group.pattern '{pattern}' is no regular expression: {error}")]
     if not expression.groups:
         hint = r"put the patient in brackets, as in ^(P\d+)_"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,6 +15,10 @@ from automed.settings import Scalar, Setting
 from automed.space.knob import Kind, Knob, on_grid, word
 from automed.space.source import Source, entries, scalar, shown
 
+_UNWRITTEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_LARGEST = 1 << 53  # above it whole numbers are not exact as floats, which Optuna keeps them as
+_MOST_CHOICES = 2000
+_MOST_POINTS = 10**9  # of a grid; Optuna's own arithmetic ends at some 10**28
 _RANGE = ("low", "high", "log", "step")
 _KEYS = ("value", "choices", *_RANGE, "when", "unless")
 
@@ -65,6 +70,9 @@ def read_value(source: Source, setting: Setting, node: Node) -> Scalar | None:
         hint = nearest(str(typed), sorted(names))
         source.blame(node, f"{setting.name} is {shown(value)}, a name that automed does not know", hint)
         return None
+    if isinstance(typed, str) and (odd := _UNWRITTEN.search(typed)):
+        source.blame(node, f"{setting.name} holds the character {odd[0]!a}, which no name can have")
+        return None
     if not isinstance(typed, (str, bool)) and not setting.in_bounds(typed):
         source.blame(node, f"{setting.name} is {shown(value)}; it must be {setting.allowed()}")
         return None
@@ -73,8 +81,10 @@ def read_value(source: Source, setting: Setting, node: Node) -> Scalar | None:
 
 def fit(kind: type, value: Scalar) -> Scalar | None:
     """The value as the setting's type, where nothing is lost by it; else None."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value) if abs(value) < 1 << 53 else None
+    if type(value) is int and abs(value) >= _LARGEST:
+        return None
+    if kind is float and type(value) is int:
+        return float(value)
     return value if type(value) is kind else None
 
 
@@ -83,7 +93,7 @@ def _type_hint(setting: Setting, value: Scalar) -> str:
         return f"write {'true' if value.lower() in ('yes', 'on') else 'false'}"
     if setting.kind is str and not isinstance(value, str):
         return f"write it in quotes: '{word(value)}'"
-    if setting.kind is int and isinstance(value, float) and value.is_integer():
+    if setting.kind is int and isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST:
         return f"write {int(value)}"
     if setting.kind in (int, float) and isinstance(value, str):
         try:
@@ -162,6 +172,9 @@ def _choices(source: Source, setting: Setting, node: Node) -> Knob | None:
         return None
     values: list[Scalar] = []
     before = len(source.faults)
+    if len(node.value) > _MOST_CHOICES:
+        source.blame(node, f"{setting.name} has more than {_MOST_CHOICES} choices")
+        return None
     for item in node.value:
         value = read_value(source, setting, item)
         if value is not None and value in values:
@@ -240,6 +253,8 @@ def _check_range(
         source.blame(found["step"][0], f"{name} has both log and step", "keep one of the two")
     elif log and low <= 0:
         source.blame(found["low"][1], f"low of {name} must be above 0 on a logarithmic scale")
+    elif step is not None and (Decimal(str(high)) - Decimal(str(low))) / Decimal(str(step)) > _MOST_POINTS:
+        source.blame(found["step"][0], f"the step of {name} makes more than {_MOST_POINTS:,} points")
     elif step is not None and not on_grid(high, low, step):
         start, grid = Decimal(str(low)), Decimal(str(step))
         last = start + (Decimal(str(high)) - start) // grid * grid
@@ -260,6 +275,11 @@ def _clauses(source: Source, setting: Setting, node: Node, *, negated: bool) -> 
         items = value.value if isinstance(value, SequenceNode) else [value]
         if not items:
             source.blame(value, f"{word_} of {setting.name} lists nothing for {name}")
+        if len(items) > _MOST_CHOICES:
+            source.blame(
+                value, f"{word_} of {setting.name} lists more than {_MOST_CHOICES} values for {name}"
+            )
+            continue
         values = []
         for item in items:
             try:

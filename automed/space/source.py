@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
@@ -20,6 +21,8 @@ from automed.errors import Fault, SpaceError
 from automed.settings import Scalar
 
 MOST_BYTES = 256 * 1024
+_MOST_FAULTS = 200  # nobody reads on, and each takes its time
+_MOST_BITS = 14_000  # Python refuses to write out a larger number
 _WIDEST = 160  # a longer source line is cut, or not shown at all when the fault stands beyond
 _TAG = "tag:yaml.org,2002:"
 
@@ -40,13 +43,25 @@ class Source:
             self.blame_place(at.start_mark.line, at.start_mark.column, message, hint)
 
     def blame_place(self, line: int, column: int, message: str, hint: str = "") -> None:
-        """Note a fault at a line and column that count from 0."""
-        lines = self.text.split("\n")
-        source = lines[line].rstrip("\r") if line < len(lines) else ""
+        """Note a fault at a line and column that count from 0.
+
+        Raises:
+            SpaceError: there are so many faults that the file is not looked at further.
+        """
+        source = self._lines[line].rstrip("\r") if line < len(self._lines) else ""
         if len(source) > _WIDEST:
             source = source[: _WIDEST - 3] + "..." if column < _WIDEST - 3 else ""
-        source = source.replace("\t", " ")  # the caret stands under the right letter only then
+        # The caret stands under the right letter only without tabs, and a terminal obeys control characters.
+        source = "".join(letter if letter.isprintable() else " " for letter in source)
         self.faults.append(Fault(message, self.file, line + 1, column + 1, source, hint))
+        if len(self.faults) == _MOST_FAULTS:
+            end = Fault(f"after {_MOST_FAULTS} faults automed looks no further", self.file, len(self._lines))
+            self.faults.append(end)
+            self.stop()
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        return self.text.split("\n")
 
     def stop(self) -> None:
         """Raise everything found so far, in the order of the file, if there is anything.
@@ -99,8 +114,10 @@ def compose(source: Source) -> Node | None:
         source.blame_place(before.count("\n"), column, "this character may not stand in a YAML file")
     except MarkedYAMLError as error:
         _blame_syntax(source, error)
-    except (YAMLError, RecursionError, ValueError) as error:
-        source.blame(None, f"this is not YAML: {str(error).splitlines()[0]}")
+    except Exception as error:  # ruamel raises anything, as of '\\UFFFFFFFF' or of ten thousand brackets
+        deep = "it is nested too deep" if isinstance(error, RecursionError) else ""
+        why = deep or (str(error).splitlines() or [type(error).__name__])[0]
+        source.blame(None, f"this is not YAML: {why}")
     source.stop()
     return root
 
@@ -168,6 +185,8 @@ def _number(text: str, *, whole: bool) -> int | float:
         raise ValueError("not a number") from None
     if isinstance(number, float) and not math.isfinite(number):
         raise ValueError("not a finite number")
+    if isinstance(number, int) and number.bit_length() > _MOST_BITS:
+        raise ValueError("not a number of any use")
     return number
 
 

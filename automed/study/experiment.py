@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,11 +116,17 @@ def _check(values: Mapping[str, Scalar | None]) -> Iterator[Complaint]:
             )
     if pattern is not None:
         yield from _check_pattern(str(pattern))
+    for place in ("data.path", "weights.path"):
+        try:
+            Path(str(values.get(place) or "")).expanduser()
+        except RuntimeError:
+            yield Complaint(place, f"{place} begins with the home of a user who is not known here")
 
 
 def _check_pattern(pattern: str) -> Iterator[Complaint]:
     try:
-        groups = re.compile(pattern).groups
+        with warnings.catch_warnings(action="ignore"):
+            groups = re.compile(pattern).groups
     except (re.error, OverflowError, RecursionError) as error:
         yield Complaint("data.group.pattern", f"data.group.pattern is no regular expression: {error}")
         return
