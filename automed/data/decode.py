@@ -101,7 +101,7 @@ def _over_black(rgba: np.ndarray) -> np.ndarray:
 def _by_rows(
     values: np.ndarray, shape: tuple[int, ...], step: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """What `step` makes of `values`, a few rows at a time: between them a large picture would take ten-fold."""
+    """What `step` makes of `values`, a few rows at a time: all at once would take ten times the memory."""
     pixels = np.empty(shape, np.uint8)
     for start in range(0, len(values), _ROWS):
         pixels[start : start + _ROWS] = step(values[start : start + _ROWS])

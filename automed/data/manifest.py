@@ -33,7 +33,8 @@ class Item:
     """One picture.
 
     `path` is relative to the manifest's root ('train_images[12]' in an npz file; with `data.outside` it may
-    leave the root, or be absolute: it is only ever read), `label` a row of `Manifest.classes`, `group` what the data's author declared, `digest` that of the decoded pixels.
+    leave the root or be absolute; it is only ever read), `label` a row of `Manifest.classes`, `group` what
+    the data's author declared, `digest` that of the decoded pixels.
     """
 
     path: str

@@ -58,7 +58,7 @@ class Listing:
 def list_folder(root: Path) -> Listing:
     """A folder per class, with or without folders named as in `SPLITS` above them.
 
-    Links are followed wherever they lead, to pictures as to folders: whoever arranged the folder put them there.
+    Links are followed wherever they lead, to pictures as to folders: whoever arranged the folder made them.
     """
     listing = Listing(root, "folder")
     tops = _subfolders(root, root, listing)
