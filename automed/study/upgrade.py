@@ -212,12 +212,15 @@ def _whole(table: sqlalchemy.Table, dialect: str) -> list[sqlalchemy.ColumnEleme
     """The columns with every digit: MySQL shows six of a FLOAT unless it is computed with."""
     import sqlalchemy as sa
 
-    return [
-        (column + sa.literal_column("0e0")).label(column.name)
-        if dialect in ("mysql", "mariadb") and isinstance(column.type, sa.Float)
-        else column
-        for column in table.columns
-    ]
+    found: list[sqlalchemy.ColumnElement[Any]] = []
+    for column in table.columns:
+        if isinstance(column.type, sa.Float):
+            # Read from a server, the type of a DOUBLE there asks for decimals, ten digits long.
+            value = column + sa.literal_column("0e0") if dialect in ("mysql", "mariadb") else column
+            found.append(sa.type_coerce(value, sa.Double()).label(column.name))
+        else:
+            found.append(column)
+    return found
 
 
 def _draw(table: sqlalchemy.Table, metadata: sqlalchemy.MetaData) -> None:
@@ -227,7 +230,10 @@ def _draw(table: sqlalchemy.Table, metadata: sqlalchemy.MetaData) -> None:
     """
     import sqlalchemy as sa
 
-    columns = [(column, column.type.as_generic()) for column in table.columns]
+    columns = [
+        (column, sa.Double() if isinstance(column.type, sa.Float) else column.type.as_generic())
+        for column in table.columns
+    ]
     keys = {tuple(one.columns.keys()) for one in table.constraints if isinstance(one, sa.UniqueConstraint)}
     keys |= {tuple(one.columns.keys()) for one in table.indexes if one.unique}
     sa.Table(

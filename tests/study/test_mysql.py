@@ -22,6 +22,7 @@ from automed.errors import StudyError
 from automed.study import record
 from automed.study.launch import launch
 from automed.study.storage import StudyLock, connect, database_url, reachable, rest
+from automed.study.upgrade import upgrade
 
 SEARCHED = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
@@ -100,10 +101,10 @@ def test_a_search_survives_kill_9_exactly(open_here, fake_child, url, monkeypatc
             workers[0].kill()
             killed.add(workers[0].pid)
 
-    outcome = launch(opened, trials=6, workers=3, child=fake_child, on_tick=kill_one)
+    outcome = launch(opened, trials=5, workers=3, child=fake_child, on_tick=kill_one)
     assert killed
-    assert (outcome.snapshot.done, record.counts(opened.study).running) == (6, 0)
-    assert len(record.records(reopen(opened.folder, storage=url).study)) >= 6
+    assert (outcome.snapshot.done, record.counts(opened.study).running) == (5, 0)
+    assert len(record.records(reopen(opened.folder, storage=url).study)) >= 5
 
 
 HOLD = """
@@ -186,3 +187,33 @@ def test_who_waits_or_rests_costs_no_second_connection(server, url, open_here) -
     while run(server, count) != [(0,)]:  # a server says goodbye a moment later
         pass
     assert len(opened.study.get_trials()) == 1
+
+
+def test_an_upgrade_keeps_every_trial_and_a_backup_of_before(server, url, tmp_path) -> None:
+    name = sqlalchemy.make_url(url).database
+    storage = connect(url)
+    study = optuna.create_study(storage=storage, study_name="demo")
+    trial = study.ask()
+    trial.suggest_float("optim.lr", 1e-5, 1, log=True)
+    trial.suggest_categorical("model.name", ["vgg11", "resnet18"])
+    trial.report(0.1, 0)
+    trial.set_user_attr("note", "🧠")
+    study.tell(trial, 0.123456789012)
+    (made,) = study.get_trials()
+    before = (made.params, made.distributions, made.user_attrs, made.intermediate_values)
+    storage.remove_session()
+    storage.engine.dispose()
+    run(server, f"ALTER TABLE {name}.trial_values MODIFY value FLOAT NOT NULL")  # as it once was
+    run(server, f"UPDATE {name}.alembic_version SET version_num = 'v3.0.0.d'")
+    with pytest.raises(StudyError, match=r"older Optuna: .* v3.0.0.d"):
+        connect(url)
+    backup = upgrade(url, tmp_path)
+    assert backup is not None
+    copy = f"sqlite:///{backup}"
+    assert upgrade(copy, tmp_path), "the backup is a database of the old version itself"
+    assert upgrade(url, tmp_path) is None
+    storage = connect(copy)
+    (kept,) = optuna.load_study(storage=storage, study_name="demo").get_trials()
+    storage.engine.dispose()
+    assert kept.value == pytest.approx(0.123456789012, rel=1e-7), "a FLOAT has seven digits, not six"
+    assert (kept.params, kept.distributions, kept.user_attrs, kept.intermediate_values) == before

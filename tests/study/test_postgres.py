@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import psutil
 import pytest
 
@@ -15,7 +15,8 @@ from automed.errors import StudyError
 from automed.study import record
 from automed.study.launch import launch
 from automed.study.open import reopen_study
-from automed.study.storage import StudyLock
+from automed.study.storage import StudyLock, connect, database_url, rest
+from automed.study.upgrade import upgrade
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,10 @@ def url(server: str) -> Iterator[str]:
     yield f"{address.rpartition('/')[0]}/{name}" + (f"?{query}" if query else "")
 
 
+def with_driver(url: str) -> str:
+    return database_url(url, Path())
+
+
 def test_a_search_survives_kill_9_exactly(open_here, fake_child, url, monkeypatch, reopen) -> None:
     monkeypatch.setenv("FAKE_SECONDS", "0.05")
     opened = open_here(storage=url)
@@ -66,7 +71,7 @@ def test_a_search_survives_kill_9_exactly(open_here, fake_child, url, monkeypatc
 
 
 def test_the_lock_is_exclusive(url) -> None:
-    lock = StudyLock(url.replace("postgresql://", "postgresql+psycopg://"), "demo")
+    lock = StudyLock(with_driver(url), "demo")
     order: list[str] = []
 
     def second() -> None:
@@ -97,13 +102,103 @@ def test_without_its_address_the_study_is_not_found(open_here, url) -> None:
     opened.close()
 
 
-def test_connections_are_few(open_here, url) -> None:
+def count(url: str) -> int:
+    """How many connections there are to the test's database."""
     import psycopg
 
-    opened = open_here(storage=url)
     with psycopg.connect(url) as connection:
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> %s"
         row = connection.execute(query, [connection.info.backend_pid]).fetchone()
-    assert row is not None and row[0] <= 2
-    assert os.getpid()
-    opened.close()
+    assert row is not None
+    return int(row[0])
+
+
+def test_who_waits_or_rests_costs_no_second_connection(open_here, url) -> None:
+    opened = open_here(storage=url)
+    assert count(url) == 1
+    with opened.lock.through(opened.storage).held():
+        assert count(url) == 1
+    rest(opened.storage)
+    while count(url):  # a server says goodbye a moment later
+        pass
+    rest(opened.storage)
+    assert len(opened.study.get_trials()) == 1
+
+
+def test_a_server_that_ends_the_connection_takes_the_lock_and_hides_nothing(url) -> None:
+    import psycopg
+
+    lock = StudyLock(with_driver(url), "demo")
+    with psycopg.connect(url, autocommit=True) as other:
+        with pytest.raises(ZeroDivisionError), lock.held():
+            found = other.execute(
+                "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            ).fetchone()
+            assert found is not None
+            other.execute("SELECT pg_terminate_backend(%s, 10000)", [found[0]])
+            raise ZeroDivisionError
+        with lock.held():
+            pass
+
+
+def test_both_sides_notice_when_the_other_is_gone(url) -> None:
+    storage = connect(with_driver(url) + "&connect_timeout=3")
+    with storage.engine.connect() as connection:
+        ends = connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar()
+        asked = connection.connection.dbapi_connection.info.get_parameters()
+    storage.engine.dispose()
+    assert ends == "90s"
+    assert (asked["keepalives_idle"], asked["tcp_user_timeout"]) == ("20", "50000")
+    assert asked["connect_timeout"] == "3", "what the address says prevails"
+
+
+def test_tables_are_made_once_whoever_comes_together(url) -> None:
+    errors: list[Exception] = []
+
+    def make() -> None:
+        try:
+            connect(with_driver(url)).engine.dispose()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_an_upgrade_keeps_every_trial_and_a_backup_of_before(url, tmp_path) -> None:
+    import alembic.command
+
+    address = with_driver(url)
+    storage = connect(address)
+    study = optuna.create_study(storage=storage, study_name="demo")
+    for score in (0.25, 0.1):
+        trial = study.ask()
+        trial.suggest_float("optim.lr", 1e-5, 1, log=True)
+        trial.suggest_categorical("model.name", ["vgg11", "resnet18"])
+        trial.report(float("nan"), 0)
+        trial.set_user_attr("note", "🧠")
+        study.tell(trial, score)
+    study.ask()
+    before = [str(one) for one in study.get_trials()]
+    with storage.engine.begin() as connection:  # as that version named it
+        connection.exec_driver_sql("ALTER INDEX ix_trials_study_id RENAME TO trials_study_id_key")
+    config = storage._version_manager._create_alembic_config()
+    storage.remove_session()
+    storage.engine.dispose()
+    alembic.command.downgrade(config, "v3.0.0.d")
+    with pytest.raises(StudyError, match=r"older Optuna: .* v3.0.0.d"):
+        connect(address)
+    backup = upgrade(address, tmp_path / "studies" / "demo")
+    assert backup is not None and backup.parent == tmp_path / "studies" / "demo"
+    assert upgrade(address, tmp_path) is None
+    copy = f"sqlite:///{backup}"
+    assert upgrade(copy, tmp_path), "the backup is a database of the old version itself"
+    for there in (address, copy):
+        storage = connect(there)
+        trials = optuna.load_study(storage=storage, study_name="demo").get_trials()
+        storage.engine.dispose()
+        assert [str(one) for one in trials] == before
