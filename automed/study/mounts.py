@@ -6,6 +6,7 @@ another machine, and network drives promise locks that they do not keep: the dat
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -78,9 +79,8 @@ def refuse_network_drive(file: Path) -> None:
     there = file.absolute()
     while not there.exists() and there != there.parent:
         there = there.parent
-    if there.is_dir():
-        with os.scandir(there):  # has an automatic mount take place before the table is read
-            pass
+    with contextlib.suppress(OSError), os.scandir(there):
+        pass  # has an automatic mount take place before the table is read
     kind = network_drive(file, mounts())
     if kind:
         fault = f"{file} is on a network drive ({kind}), where the locks of a database file do not hold"

@@ -232,7 +232,10 @@ def told(url: str, what: str) -> Iterator[None]:
     except ImportError as error:
         fault = f"{mask(url)} needs a driver that is not installed: {first_line(error)}"
         raise StudyError(fault) from error
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
+    except (
+        sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError,
+        RuntimeError,  # of PyMySQL, where a server asks for more than it can
+    ) as error:  # fmt: skip
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else None
         raise StudyError(f"the database {mask(url)} {what}: {first_line(cause or error)}") from error
 
