@@ -28,6 +28,7 @@ class Attack:
         kills: how many processes were killed, by kind.
         starts: how often the command was given.
         largest: bytes of the study's folder when it was largest.
+        spare: kill only what has finished an epoch of its trial, so that no trial dies thrice at one point.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class Attack:
     workers: int
     storage: str | None
     rng: random.Random
+    spare: bool = False
     kills: Counter[str] = field(default_factory=Counter)
     starts: int = 0
     largest: int = 0
@@ -94,6 +96,8 @@ class Attack:
         """Kill one process of a kind drawn at random; False where there is none of that kind."""
         (kind,) = self.rng.choices(list(KINDS), weights=list(KINDS.values()))
         found = sorted(self.family()[kind], key=lambda one: one.pid)
+        if self.spare and kind != "launcher":
+            found = [one for one in found if self._has_progress(one)]
         if not found or not self.under_way():
             return False
         self.rng.choice(found).kill()
@@ -103,6 +107,16 @@ class Attack:
     def under_way(self) -> bool:
         """Whether any epoch was begun yet."""
         return self.log.exists() and self.log.stat().st_size > 0
+
+    def _has_progress(self, one: psutil.Process) -> bool:
+        """Whether a child, or that of a worker, has finished an epoch of the trial it is at."""
+        try:
+            pids = {str(member.pid) for member in (one, *one.children())}
+        except psutil.NoSuchProcess:
+            return False
+        marks = [line.split() for line in self.log.read_text().splitlines()] if self.log.exists() else []
+        mine = [mark for mark in marks if mark[4] in pids]
+        return bool(mine) and any(mark[0] == mine[-1][0] and mark[3] == "end" for mark in mine)
 
     def look(self) -> None:
         """Keep the largest size of the study's folder."""
@@ -149,7 +163,7 @@ def run(attack: Attack, *, seconds: float, every: float, trials: int | None, mos
         seconds: how long processes are killed.
         every: seconds between two kills on average.
         trials: the total; None: raised, as a user may, so that the search is under way all the time.
-        most: end the attack after so many kills.
+        most: end the attack after so many kills, and raise the total until they are done.
 
     Returns:
         The total that the search was last asked for.
@@ -163,10 +177,11 @@ def run(attack: Attack, *, seconds: float, every: float, trials: int | None, mos
         assert attack.process is not None
         code = attack.process.poll()
         if code is not None:
-            done = code == 0
-            if done and trials is not None:
+            if code == 0 and most is not None:
+                total += attack.workers
+            elif code == 0 and trials is not None:
                 return total
-            if done:
+            elif code == 0:
                 total = _raised(total, attack.workers, time.monotonic() - began, seconds)
             attack.start(total)
         if time.monotonic() >= due and attack.kill_one():

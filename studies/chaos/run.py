@@ -33,6 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--storage", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long processes are killed")
     parser.add_argument("--kills", type=int, help="end the attack after so many")
+    parser.add_argument("--spare", action="store_true", help="kill nothing before it has finished an epoch")
     parser.add_argument("--workers", type=int, default=6)
     parser.add_argument("--every", type=float, default=4.0, help="seconds between two kills, on average")
     parser.add_argument("--seed", type=int, default=0, help="of the kills and of the search")
@@ -76,7 +77,7 @@ def attack(asked: argparse.Namespace, folder: Path, url: str | None) -> list[che
     """Run the search under attack, and check what came of it."""
     space, data = prepare(folder, None if asked.phantom or asked.data is None else asked.data, asked.seed)
     rng = random.Random(asked.seed)
-    victim = killer.Attack(folder, space, data.absolute(), asked.workers, url, rng)
+    victim = killer.Attack(folder, space, data.absolute(), asked.workers, url, rng, asked.spare)
     began = time.monotonic()
     total = killer.run(
         victim, seconds=60 * asked.minutes, every=asked.every, trials=asked.trials, most=asked.kills
