@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,7 @@ from automed.study.limits import Limits
 # What it listens on is told while the first trials run.
 LAUNCH = """
 import sys
+import tempfile
 from pathlib import Path
 import psutil
 from automed.study.cluster import choose_site
