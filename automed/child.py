@@ -6,6 +6,7 @@ an event (`automed.study.attempt` is the other end)::
 
     <- {"do": "train", "study": FOLDER, "trial": FOLDER, "seed": 0, "number": 42,
         "micro_batch": null, "memory": 0}
+    -> {"event": "begun"}
     -> {"event": "resumed", "curve": [[0, 0, 0.5], ...], ...}             <- {"go": true}
     -> {"event": "epoch", "fold": 0, "epoch": 3, "score": 0.71, ...}      <- {"go": true}
     -> {"event": "fold", "fold": 0, "score": 0.83}                        <- {"go": true}
@@ -105,6 +106,7 @@ def _config(trial: Path) -> TrialConfig:
 
 def _train(line: Line, request: dict[str, Any]) -> dict[str, Any]:
     study, trial = Path(request["study"]), Path(request["trial"])
+    line.tell(event="begun")
     config = _config(trial)
     _, folds, job = open_job(study)
     if request["memory"]:

@@ -2,6 +2,7 @@
 
 What can happen, and the one answer to it:
 
+    begun           noted: from here on a death may be the trial's own fault
     epoch, fold     recorded; at a rung or a fold's end the pruner is asked
     resumed         a checkpoint was found: what it holds is recorded, and the trial goes on from there
     done            told as complete or pruned
@@ -18,6 +19,7 @@ What can happen, and the one answer to it:
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -67,6 +69,7 @@ class Attempt:
         self._reported: set[int] = set()
         self._shape: tuple[int, int] | None = None
         self._scores: list[float] = []
+        self._begun = False
         self._micro_batch: int | None = None
         self._batch = 0
 
@@ -112,6 +115,9 @@ class Attempt:
     def _on(self, event: dict[str, Any]) -> bool:
         """React to one event; False when the attempt is over."""
         what = event["event"]
+        if what == "begun":
+            self._begin()
+            return True
         if what == "done":
             return self._finish(event)
         if what == "fault":
@@ -128,6 +134,11 @@ class Attempt:
             raise Quit
         self._trainer.answer(go=not prune)
         return True
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._write(record.BEGUN, True)
 
     def _on_epoch(self, event: dict[str, Any]) -> bool:
         self._measure(event)
@@ -162,7 +173,9 @@ class Attempt:
         self._trainer.drop()
         if event.get("starved"):
             return self._in_smaller_pieces("the system killed the training process for want of memory")
-        self._ledger.give_back(self._trial, ending(event["code"]), died=True)
+        # A process that is killed before it begins is somebody else's victim.
+        died = self._begun or event["code"] != -signal.SIGKILL
+        self._ledger.give_back(self._trial, ending(event["code"]), died=died)
         return False
 
     def _in_smaller_pieces(self, reason: str) -> bool:

@@ -98,8 +98,9 @@ def join_study(
         folder = shared or folder
         same_database(folder, url)
         experiment, manifest, folds = _hold_against(pinned, guest, shared, progress)
+        study = _load(database, name, experiment)
         opened = OpenStudy(
-            folder.absolute(), url, experiment, _load(database, name, experiment), database, lock
+            folder.absolute(), url, experiment, study, database, lock.through(database)
         )  # fmt: skip
         if shared is None:
             if vet is not None:

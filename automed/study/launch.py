@@ -24,6 +24,7 @@ from automed.study.machine import environment as environment
 from automed.study.machine import visible_gpus as visible_gpus
 from automed.study.patience import GivenUp, Patience
 from automed.study.record import TrialRecord
+from automed.study.storage import rest
 from automed.study.work import TRAIN
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ class _Watch:
                 raise
             return None
         self._met = time.monotonic()
+        rest(self._opened.storage)
         self._next = before + max(_LOOK, 20 * (self._met - before))
         return shown
 

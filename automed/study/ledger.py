@@ -26,6 +26,7 @@ from automed.study import record
 from automed.study.limits import Limits
 from automed.study.patience import Patience, away
 from automed.study.record import Lease, Result
+from automed.study.storage import rest
 
 if TYPE_CHECKING:
     import optuna
@@ -174,9 +175,10 @@ class Ledger:
                 continue
             held = record.lease(trial)
             if held is None:
-                self._retire(trial, there, "its worker died before it began", died=True)
+                self._retire(trial, there, "its worker died before it began", died=False)
             elif self._dead(trial.number, held):
-                self._retire(trial, there, f"its worker {held.worker} died", died=True)
+                begun = record.BEGUN in trial.user_attrs
+                self._retire(trial, there, f"its worker {held.worker} died", died=begun)
             else:
                 continue
             dead += 1
@@ -288,6 +290,7 @@ class LeaseKeeper:
                     raise
                 continue
             self._ledger.sightings.contact()
+            rest(storage)
         storage.remove_session()
 
 

@@ -162,7 +162,7 @@ def _attach(experiment: Experiment, folder: Path, url: str, lock: StudyLock, *, 
         except KeyError:
             storage.engine.dispose()
             raise StudyError(f"there is no study '{name}' in {mask(url)}") from None
-    return OpenStudy(folder.absolute(), url, experiment, study, storage, lock)
+    return OpenStudy(folder.absolute(), url, experiment, study, storage, lock.through(storage))
 
 
 @contextlib.contextmanager

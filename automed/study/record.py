@@ -9,6 +9,7 @@ User attributes of a trial (so that optuna-dashboard shows them):
     result       metrics, seconds, peak memory, plan; or why it ended
     origin       of a retry: the first attempt's number; with `reached`, the epochs that the attempts before
                  it came to, and `retries`, how many of them died in a row without coming any further
+    begun        its training process was ready for it: a death after that may be its own fault
     micro_batch  the images held in memory at once, where a whole batch did not fit
     source       of an enqueued trial: `start_from 1`, `fork 2`
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 LEASE, CONFIG, RESULT, SOURCE = "lease", "config", "result", "source"
-ORIGIN, REACHED, RETRIES, MICRO_BATCH = "origin", "reached", "retries", "micro_batch"
+ORIGIN, REACHED, RETRIES = "origin", "reached", "retries"
+BEGUN, MICRO_BATCH = "begun", "micro_batch"
 SHAPE, FOLD_SCORES = "shape", "fold_scores"  # as automed.study.pruner, which is imported by workers only
 
 State = Literal["waiting", "running", "complete", "pruned", "failed"]

@@ -28,6 +28,7 @@ from automed.study.ledger import Claim, LeaseKeeper, Ledger
 from automed.study.limits import Limits
 from automed.study.patience import Patience
 from automed.study.process import Log, Note
+from automed.study.storage import rest
 from automed.study.trainer import Lost, Quit, Trainer
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Worker:
                 if claim.what == "end":
                     return
                 if claim.what == "wait":
+                    rest(self._opened.storage)
                     self._trainer.idle(_POLL)
                 else:
                     self._attempt(claim)

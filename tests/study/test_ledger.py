@@ -123,13 +123,23 @@ def test_killed_between_retry_and_fail_nothing_is_doubled(opened: OpenStudy, mon
 def test_a_trial_that_keeps_dying_is_pruned_with_its_reason(opened: OpenStudy) -> None:
     book = ledger(opened)
     for _ in range(3):
-        foreign(opened, take(book), dead_worker())
+        trial = take(book)
+        record.write(opened.storage, trial._trial_id, record.BEGUN, True)
+        foreign(opened, trial, dead_worker())
     claim = book.claim(9)
     assert (claim.number, claim.trial.number) == (1, 3)  # the second trial, however many attempts
     assert states(opened) == ["FAIL", "FAIL", "PRUNED", "RUNNING"]
     (one, _) = record.records(opened.study)
     assert (one.state, one.attempts) == ("pruned", 3)
     assert one.reason == "its worker 1 died; 3 attempts ended so at the same point"
+
+
+def test_who_is_killed_before_it_begins_is_no_crash_loop(opened: OpenStudy) -> None:
+    book = ledger(opened)
+    for _ in range(6):
+        foreign(opened, take(book), dead_worker())
+    book.claim(9)
+    assert states(opened) == ["FAIL"] * 6 + ["RUNNING"]
 
 
 def test_handing_back_is_no_death(opened: OpenStudy) -> None:
