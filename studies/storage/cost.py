@@ -29,6 +29,7 @@ from automed.study.experiment import Experiment, read_experiment, shipped, with_
 from automed.study.open import OpenStudy, open_study
 from automed.study.process import Log
 from automed.study.sampler import STARTUP, suggester
+from automed.study.storage import connect
 from automed.study.work import Worker
 
 FOLDS = 3
@@ -212,9 +213,7 @@ def measure(database: str, sizes: list[int], repeats: int, url: Callable[[Path, 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         opened = open_here(folder / "cost", url(folder, "automed"), experiment)
-        plain_storage = optuna.storages.RDBStorage(
-            url(folder, "plain"), engine_kwargs=_engine_settings(database)
-        )
+        plain_storage = connect(url(folder, "plain"))  # the same settings of its connections
         plain = optuna.create_study(
             study_name="plain", direction="maximize",
             storage=plain_storage,
@@ -226,13 +225,6 @@ def measure(database: str, sizes: list[int], repeats: int, url: Callable[[Path, 
             fill(plain, plain_storage, theirs, size)
             yield Cost(database, size, _turns(opened, plain, experiment.space, repeats))
         opened.close()
-
-
-def _engine_settings(database: str) -> dict[str, object]:
-    """What automed gives its own connections."""
-    from automed.study import storage
-
-    return storage._engine_settings(database == "sqlite")
 
 
 def _turns(
