@@ -200,11 +200,12 @@ def _hold_against(
     try:
         given = pinned.read(guest)
         manifest, folds = _images(pinned, given, guest, shared, progress)
+        weights = _weights(pinned.experiment, guest)
     except UserError:
         _refuse([], [], pinned.versions, name, here)
         raise
-    _refuse(pinned.lines, pin_lines(given, manifest, folds), pinned.versions, name, here)
-    weights = _weights(pinned.experiment, guest)
+    lines = pin_lines(replace(given, weights=weights), manifest, folds)
+    _refuse(pinned.lines, lines, pinned.versions, name, here)
     return replace(pinned.experiment, weights=weights), manifest, folds
 
 

@@ -8,8 +8,11 @@ in it (so it knows the wished total), `places` where the images are; `ready` com
 from __future__ import annotations
 
 import difflib
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 
 import msgspec
 
@@ -45,7 +48,32 @@ def pin_lines(experiment: Experiment, manifest: Manifest, folds: Folds) -> list[
         f"data.fingerprint: {manifest.fingerprint}",
         f"folds.fingerprint: {folds.fingerprint}",
         *(line if line.startswith("start_from") else f"space.{line}" for line in experiment.space.lines()),
+        *_weight_lines(experiment),
     ]  # fmt: skip
+
+
+def _weight_lines(experiment: Experiment) -> list[str]:
+    """The pretrained weights that trials may begin with, by content; those of the hub have its own names."""
+    folder = experiment.weights.path or os.environ.get("AUTOMED_WEIGHTS")
+    knobs = {knob.name: knob.candidates() for knob in experiment.space.knobs}
+    for name, value in experiment.space.fixed.items():
+        knobs.setdefault(name, (value,))
+    if not folder or True not in knobs.get("model.pretrained", ()):
+        return []
+    files = sorted(Path(folder).expanduser().glob("*.safetensors"))
+    used = [file for file in files if _network(file) & set(knobs["model.name"])]
+    return [f"weights.{file.name}: {_digest(file)}" for file in used]
+
+
+def _network(file: Path) -> set[str]:
+    """What the networks may be called that a file has weights for: its name ends with a dot or a dash."""
+    stem = file.name.removesuffix(".safetensors")
+    return {stem, stem.split(".")[0], stem.split("-")[0], stem.split(".")[0].split("-")[0]}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -112,6 +112,23 @@ def test_changed_images_and_folds_are_refused_with_a_diff(open_here, manifest, f
         )
 
 
+def test_changed_weights_are_refused_with_a_diff_and_others_do_not_matter(
+    open_here, write_space, tmp_path
+) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "resnet18.a1_in1k.safetensors").write_bytes(b"one")
+    pretrained = {"name: [alexnet_mini, vgg11, resnet18]": "name: resnet18\n    pretrained: true"}
+    pretrained["{model.name: resnet18, "] = "{"
+    pretrained["data: {group: none}"] = f"data: {{group: none}}\nweights: {{path: {folder}}}"
+    open_here(write_space(**pretrained))
+    (folder / "resnet50.safetensors").write_bytes(b"of another network")
+    open_here(write_space(**pretrained))
+    (folder / "resnet18.a1_in1k.safetensors").write_bytes(b"other")
+    with pytest.raises(StudyError, match=r"-weights\.resnet18\.a1_in1k\.safetensors: [0-9a-f]{64}"):
+        open_here(write_space(**pretrained))
+
+
 def test_the_same_images_elsewhere_are_welcome(open_here, manifest, folds, write_space, tmp_path) -> None:
     opened = open_here()
     moved = replace(manifest, source=tmp_path / "elsewhere")
