@@ -86,7 +86,7 @@ def _cells(one: TrialRecord) -> list[str]:
     size = one.config.get("model.image_size", "")
     network = f"{one.config.get('model.name', '')} {size}".strip()
     return [
-        str(one.number), state(one), score, folds, one.reason or at, span(one.seconds), network, settings,
+        str(one.number), state(one), score, folds, one.reason or one.pieces or at, span(one.seconds), network, settings,
     ]  # fmt: skip
 
 

@@ -130,6 +130,16 @@ class TrialRecord:
         return self.result.reason
 
     @property
+    def pieces(self) -> str:
+        """How its batches were cut for want of memory, in words; empty where they were not."""
+        plan = self.result.plan
+        batch, held = plan.get("batch", 0), plan.get("micro_batch", 0)
+        if held >= batch:
+            return ""
+        norms = ", which is what its batch norms saw" if plan.get("norm_batch") else ""
+        return f"{held} images at a time of {batch}{norms}"
+
+    @property
     def untrainable(self) -> bool:
         """Whether it ended without a verdict on its merit: out of memory, diverged, broken."""
         return self.state == "pruned" and bool(self.result.fault)

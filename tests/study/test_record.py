@@ -51,6 +51,17 @@ def test_a_finished_trial_is_read_back_whole(opened: OpenStudy) -> None:
     assert record.lease(frozen) == lease
 
 
+def test_a_batch_that_was_cut_for_want_of_memory_is_told(opened: OpenStudy) -> None:
+    for micro, norm in ((32, 32), (8, 8), (8, None)):
+        trial = begin(opened)
+        plan = {"batch": 32, "micro_batch": micro, "norm_batch": norm}
+        record.write(opened.storage, trial._trial_id, record.RESULT, Result(plan=plan))
+        opened.study.tell(trial, 0.5)
+    assert [one.pieces for one in record.records(opened.study)] == [
+        "", "8 images at a time of 32, which is what its batch norms saw", "8 images at a time of 32",
+    ]  # fmt: skip
+
+
 def test_a_trial_and_its_retry_are_one(opened: OpenStudy) -> None:
     first = begin(opened)
     record.enqueue(opened.study, {"optim.lr": 0.01}, origin=first.number, retries=1)
