@@ -85,9 +85,8 @@ def _cells(one: TrialRecord) -> list[str]:
     settings = ", ".join(f"{key} {value}" for key, value in knobs)
     size = one.config.get("model.image_size", "")
     network = f"{one.config.get('model.name', '')} {size}".strip()
-    return [
-        str(one.number), state(one), score, folds, one.reason or one.pieces or at, span(one.seconds), network, settings,
-    ]  # fmt: skip
+    why = one.reason or one.pieces or at
+    return [str(one.number), state(one), score, folds, why, span(one.seconds), network, settings]
 
 
 _TITLES = ("trial", "state", "score", "folds", "ended at", "time", "network", "settings")
