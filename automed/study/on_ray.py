@@ -11,12 +11,13 @@ import contextlib
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from automed.errors import StudyError
+from automed.errors import Fault, StudyError
 from automed.study.cluster import Errand, Station, errand, refuse_apart, refuse_unknown
 from automed.study.crew import Orders, Site
 from automed.study.machine import MOST_ON_CPU, cores
@@ -65,17 +66,28 @@ def _address(options: Mapping[str, Any]) -> str | None:
     if named == "local":
         return None
     if named not in (None, "auto"):
+        # Ray itself would try for ever.
+        if "://" not in str(named) and not _answers(str(named)):
+            raise StudyError(f"no Ray cluster answers at {named}")
         return str(named)
     # Where `ray start` leaves the address of the last one.
-    file = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"  # noqa: S108
-    with contextlib.suppress(OSError, ValueError):
-        found = file.read_text().strip()
-        host, _, port = found.rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=5):
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
+    with contextlib.suppress(OSError):
+        found = (folder / "ray_current_cluster").read_text().strip()
+        if _answers(found):
             return found
     if named == "auto":
         raise StudyError("no Ray cluster runs on this machine")
     return None
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _start(ray: Any, address: str | None, workers: int | None) -> None:
@@ -90,7 +102,10 @@ def _start(ray: Any, address: str | None, workers: int | None) -> None:
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         said = str(error).strip().partition("\n")[0]
-        raise StudyError(f"the Ray cluster {address} cannot be joined: {said}") from None
+        # Ray takes its token along only when it is told to.
+        hint = "" if os.environ.get("RAY_AUTH_MODE") else "if it asks for a token, set RAY_AUTH_MODE=token"
+        fault = Fault(f"the Ray cluster {address} cannot be joined: {said}", hint=hint)
+        raise StudyError(fault) from None
 
 
 def _nodes(ray: Any) -> list[Mapping[str, Any]]:

@@ -198,6 +198,7 @@ def test_a_queue_that_refuses_is_told_in_its_own_words(kept, orders, monkeypatch
         ("slurm", ["slurm_partitoin=gpu"], False, "no option 'slurm_partitoin'\n.*'slurm_partition'"),
         ("slurm", ["timeout_min=soon"], False, "refuses an option: .*timeout_min"),
         ("ray", ["adress=here"], False, "no option 'adress'\n.*'address'"),
+        ("ray", ["address=127.0.0.1:1"], False, "no Ray cluster answers at 127"),
         ("local", ["cluster=local"], False, "is for --launcher ray"),
         ("local", ["cluster"], False, "write KEY=VALUE"),
         ("swarm", [], False, "there are local, ray, slurm"),
