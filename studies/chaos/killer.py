@@ -28,6 +28,7 @@ class Attack:
         kills: how many processes were killed, by kind.
         starts: how often the command was given.
         largest: bytes of the study's folder when it was largest.
+        aim: the kind of process to be killed next; None: not yet drawn.
         spare: kill only what has finished an epoch of its trial, so that no trial dies thrice at one point.
     """
 
@@ -41,6 +42,7 @@ class Attack:
     kills: Counter[str] = field(default_factory=Counter)
     starts: int = 0
     largest: int = 0
+    aim: str | None = None
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -93,8 +95,9 @@ class Attack:
         return found
 
     def kill_one(self) -> bool:
-        """Kill one process of a kind drawn at random; False where there is none of that kind."""
-        (kind,) = self.rng.choices(list(KINDS), weights=list(KINDS.values()))
+        """Kill one process of a kind drawn at random; False while there is none of that kind."""
+        kind = self.aim or self.rng.choices(list(KINDS), weights=list(KINDS.values()))[0]
+        self.aim = kind  # kept until it is met, or what there always is would be met most
         found = sorted(self.family()[kind], key=lambda one: one.pid)
         if self.spare and kind != "launcher":
             found = [one for one in found if self._has_progress(one)]
@@ -102,6 +105,7 @@ class Attack:
             return False
         self.rng.choice(found).kill()
         self.kills[kind] += 1
+        self.aim = None
         return True
 
     def under_way(self) -> bool:
