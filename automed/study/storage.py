@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -99,20 +101,38 @@ class StudyLock:
             return
         with contextlib.ExitStack() as stack:
             engine = self.engine or stack.enter_context(plain_engine(self.url))
-            connection = stack.enter_context(engine.connect())
-            stack.enter_context(self.on(connection.execution_options(isolation_level="AUTOCOMMIT")))
+            connection = stack.enter_context(self._won(engine))
+            stack.enter_context(self._given_back(connection))
             yield
 
     @contextlib.contextmanager
     def on(self, connection: sqlalchemy.Connection) -> Iterator[None]:
         """Hold the lock of a server by a connection that commits by itself."""
+        pauses = _pauses()
+        while not self._take(connection):
+            time.sleep(next(pauses))
+        with self._given_back(connection):
+            yield
+
+    def _won(self, engine: sqlalchemy.Engine) -> sqlalchemy.Connection:
+        """A connection that holds the lock. Who waits for it has none meanwhile: a server grants few."""
+        pauses = _pauses()
+        while True:
+            connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            try:
+                if self._take(connection):
+                    connection.detach()  # closed for good afterwards, and the lock with it
+                    return connection
+            except BaseException:
+                connection.invalidate()
+                raise
+            connection.close()
+            time.sleep(next(pauses))
+
+    @contextlib.contextmanager
+    def _given_back(self, connection: sqlalchemy.Connection) -> Iterator[None]:
         import sqlalchemy
 
-        try:
-            self._take(connection)
-        except BaseException:
-            connection.invalidate()
-            raise
         try:
             yield
         finally:
@@ -126,16 +146,14 @@ class StudyLock:
         digest = hashlib.blake2b(f"automed {self.name}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big", signed=True)
 
-    def _take(self, connection: sqlalchemy.Connection) -> None:
+    def _take(self, connection: sqlalchemy.Connection) -> bool:
+        """Take the lock if it is free."""
         from sqlalchemy import text
 
         if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": self._key()})
-            return
-        # A negative, endless timeout means different things to MySQL and MariaDB.
-        taken = text("SELECT GET_LOCK(:key, 30)")
-        while connection.execute(taken, {"key": self._word()}).scalar() != 1:
-            pass
+            query, key = "SELECT pg_try_advisory_lock(:key)", self._key()
+            return bool(connection.execute(text(query), {"key": key}).scalar())
+        return connection.execute(text("SELECT GET_LOCK(:key, 0)"), {"key": self._word()}).scalar() == 1
 
     def _give(self, connection: sqlalchemy.Connection) -> None:
         from sqlalchemy import text
@@ -147,6 +165,14 @@ class StudyLock:
 
     def _word(self) -> str:
         return f"automed{self._key()}"
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between two tries to take a lock, at random so that waiters do not march in step."""
+    longest = 0.02
+    while True:
+        yield longest * random.uniform(0.5, 1.0)  # noqa: S311
+        longest = min(2 * longest, 0.5)
 
 
 def rest(storage: optuna.storages.RDBStorage) -> None:

@@ -39,14 +39,15 @@ class Checkpoint:
         Raises:
             OSError: the disk is full, or may not be written to; the checkpoints before stand.
         """
-        tensors: dict[str, torch.Tensor] = {}
+        tensors = _Tensors()
         tree = json.dumps({"key": self.key, "state": _pack(state, tensors)})
         self.folder.mkdir(parents=True, exist_ok=True)
         before = self._files()
         file = self.folder / f"{int(before[-1].stem) + 1 if before else 0:08d}.safetensors"
         part = file.with_suffix(f".{os.getpid()}.part")
         try:
-            save_file(tensors, part, metadata={"tree": tree, "digest": _digest(tree, tensors)})
+            digest = _digest(tree, tensors.by_name)
+            save_file(tensors.by_name, part, metadata={"tree": tree, "digest": digest})
             with part.open("rb") as written:
                 os.fsync(written.fileno())
             part.replace(file)
@@ -93,18 +94,33 @@ def _digest(tree: str, tensors: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+class _Tensors:
+    """The tensors of a state by name, with as few copies as can be: memory is dear while a network trains."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, torch.Tensor] = {}
+        self._stored: set[int] = set()
+
+    def add(self, tensor: torch.Tensor) -> str:
+        """Take one in, and return its name. The file bears no two that share memory."""
+        flat = tensor.detach().cpu().contiguous()
+        memory = flat.untyped_storage().data_ptr()
+        if memory in self._stored:
+            flat = flat.clone()
+        self._stored.add(memory)
+        name = str(len(self.by_name))
+        self.by_name[name] = flat
+        return name
+
+
+def _pack(value: Any, tensors: _Tensors) -> Any:
     """`value` as JSON has it; its tensors and arrays go to `tensors` and leave their names."""
     if isinstance(value, torch.Tensor):
-        name = str(len(tensors))
         # The order in memory is kept: it decides in which order an optimiser sums.
         strides = None if value.is_contiguous() else list(value.stride())
-        tensors[name] = value.detach().cpu().contiguous().clone()
-        return {_TENSOR: name, "strides": strides}
+        return {_TENSOR: tensors.add(value), "strides": strides}
     if isinstance(value, np.ndarray):
-        name = str(len(tensors))
-        tensors[name] = torch.from_numpy(np.array(value, order="C"))
-        return {_ARRAY: name}
+        return {_ARRAY: tensors.add(torch.from_numpy(np.array(value, order="C")))}
     if isinstance(value, dict):
         return {_PAIRS: [[key, _pack(inner, tensors)] for key, inner in value.items()]}
     if isinstance(value, tuple):
