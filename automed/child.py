@@ -189,8 +189,9 @@ def answer(line: Line, request: dict[str, Any]) -> None:
 
 def main() -> None:
     """Serve requests until the worker goes away."""
-    # Ctrl-C reaches the whole process group; what it means is the launcher's to decide.
+    # Ctrl-C reaches the whole group of processes, and scancel the whole job; what they mean is decided above.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # A library that prints must not break the protocol: file descriptor 1 becomes the log.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from automed.results.show import live_view
-from automed.study.launch import cores, snapshot
+from automed.study.launch import snapshot
+from automed.study.machine import cores
 from automed.study.open import reopen_study
 
 # As rich's own, without the fonts it would fetch from the network.

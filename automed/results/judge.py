@@ -16,7 +16,7 @@ from filelock import FileLock
 from automed.data.manifest import Manifest
 from automed.errors import AutomedError
 from automed.results.verdict import Verdict, score_held_out, score_out_of_fold
-from automed.study.launch import environment, visible_gpus
+from automed.study.machine import environment, visible_gpus
 from automed.study.open import OpenStudy
 from automed.study.process import Child, Note, ending
 from automed.study.record import TrialRecord

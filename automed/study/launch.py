@@ -19,9 +19,6 @@ from automed.study import record
 from automed.study.crew import Crew, LocalSite, Orders, Site
 from automed.study.ledger import BEAT, Ledger, abandoned, halted
 from automed.study.limits import Limits
-from automed.study.machine import cores as cores
-from automed.study.machine import environment as environment
-from automed.study.machine import visible_gpus as visible_gpus
 from automed.study.patience import GivenUp, Patience
 from automed.study.record import TrialRecord
 from automed.study.storage import rest
