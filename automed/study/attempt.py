@@ -36,7 +36,7 @@ from automed.study.ledger import Claim, Ledger
 from automed.study.limits import Limits
 from automed.study.process import ending
 from automed.study.pruner import KFoldPruner
-from automed.study.record import Result
+from automed.study.record import End, Result
 from automed.study.sampler import make_sampler, suggester
 from automed.study.trainer import Lost, Quit, Trainer
 
@@ -88,7 +88,7 @@ class Attempt:
                 pass
         except Quit:
             self._trainer.drop()
-            self._ledger.give_back(self._trial, "handed back", died=False)
+            self._ledger.give_back(self._trial, "handed back")
             raise
         except OSError as error:
             self._stop_all(f"{error.filename or self._folder}: {error.strerror or error}")
@@ -127,7 +127,7 @@ class Attempt:
         if what == "hang":
             self._trainer.drop()
             silence = span(self._limits.trial_timeout)
-            self._ledger.give_back(self._trial, f"no epoch in {silence} (--trial-timeout)", died=True)
+            self._ledger.give_back(self._trial, f"no epoch in {silence} (--trial-timeout)", "died")
             return False
         prune = {"epoch": self._on_epoch, "fold": self._on_fold, "resumed": self._on_resumed}[what](event)
         if self._trainer.stopping:
@@ -173,9 +173,9 @@ class Attempt:
         self._trainer.drop()
         if event.get("starved"):
             return self._in_smaller_pieces("the system killed the training process for want of memory")
-        # A process that is killed before it begins is somebody else's victim.
-        died = self._begun or event["code"] != -signal.SIGKILL
-        self._ledger.give_back(self._trial, ending(event["code"]), died=died)
+        killed = event["code"] == -signal.SIGKILL
+        end: End = "died" if not killed else "lost" if self._begun else "back"
+        self._ledger.give_back(self._trial, ending(event["code"]), end)
         return False
 
     def _in_smaller_pieces(self, reason: str) -> bool:
@@ -190,7 +190,7 @@ class Attempt:
 
     def _stop_all(self, reason: str) -> None:
         self._ledger.halt(reason)
-        self._ledger.give_back(self._trial, reason, died=False)
+        self._ledger.give_back(self._trial, reason)
 
     def _finish(self, event: dict[str, Any]) -> bool:
         result = Result(

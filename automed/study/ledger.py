@@ -25,7 +25,7 @@ import psutil
 from automed.study import record
 from automed.study.limits import Limits
 from automed.study.patience import Patience, away
-from automed.study.record import Lease, Result
+from automed.study.record import End, Lease, Result
 from automed.study.storage import rest
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ BEAT = 5.0
 STALE = 60.0
 """Seconds without a beat that mean death; of a worker of this machine that has ended it is known at once."""
 MAX_RETRIES = 2
-"""How often a trial is tried again that took its worker or its process down and came no further."""
+"""How often a trial is tried again that took its process down and came no further."""
+MAX_LOSSES = 8
+"""The same where the process was killed from outside: hardly the trial's fault, if not its machine's end."""
 MAX_BROKEN = 3
 """Broken trials in a row after which the fault is not the trials'."""
 
@@ -152,15 +154,15 @@ class Ledger:
         with self.lock.held():
             self.study.set_user_attr(_HALTED, reason)
 
-    def give_back(self, trial: optuna.Trial, reason: str, *, died: bool) -> None:
-        """Put the trial back in the queue; if its process `died`, that counts as one of its retries."""
-        self.patience(lambda: self._give_back(trial, reason, died=died))
+    def give_back(self, trial: optuna.Trial, reason: str, end: End = "back") -> None:
+        """Put the trial back in the queue, unless its process has died too often at the same point."""
+        self.patience(lambda: self._give_back(trial, reason, end))
 
-    def _give_back(self, trial: optuna.Trial, reason: str, *, died: bool) -> None:
+    def _give_back(self, trial: optuna.Trial, reason: str, end: End) -> None:
         with self.lock.held():
             there = self.study.get_trials(deepcopy=False)
             if not there[trial.number].state.is_finished():
-                self._retire(there[trial.number], there, reason, died=died)
+                self._retire(there[trial.number], there, reason, end)
 
     def _reap_under_lock(self) -> int:
         with self.lock.held():
@@ -175,10 +177,10 @@ class Ledger:
                 continue
             held = record.lease(trial)
             if held is None:
-                self._retire(trial, there, "its worker died before it began", died=False)
+                self._retire(trial, there, "its worker died before it began", "back")
             elif self._dead(trial.number, held):
-                begun = record.BEGUN in trial.user_attrs
-                self._retire(trial, there, f"its worker {held.worker} died", died=begun)
+                end: End = "lost" if record.BEGUN in trial.user_attrs else "back"
+                self._retire(trial, there, f"its worker {held.worker} died", end)
             else:
                 continue
             dead += 1
@@ -190,15 +192,16 @@ class Ledger:
             return True
         return self.sightings.stale(number, held.beat)
 
-    def _retire(self, trial: FrozenTrial, there: list[FrozenTrial], reason: str, *, died: bool) -> None:
+    def _retire(self, trial: FrozenTrial, there: list[FrozenTrial], reason: str, end: End) -> None:
         """End an attempt. The retry is enqueued first: killed in between, nothing is lost or doubled."""
         from optuna.trial import TrialState
 
-        heritage = record.heritage(trial, died=died)
-        deaths = heritage[record.RETRIES]
-        state, fault = TrialState.FAIL, "died" if died else ""
-        if deaths > MAX_RETRIES:
-            reason, state = f"{reason}; {deaths} attempts ended so at the same point", TrialState.PRUNED
+        heritage = record.heritage(trial, end)
+        deaths, losses = heritage[record.RETRIES], heritage[record.LOSSES]
+        state, fault = TrialState.FAIL, "" if end == "back" else "died"
+        if end != "back" and (deaths > MAX_RETRIES or losses > MAX_LOSSES):
+            reason = f"{reason}; {deaths + losses} attempts ended so at the same point"
+            state = TrialState.PRUNED
             record.constrain(self.study, trial._trial_id, fault)
         elif not _has_retry(trial, there):
             record.enqueue(self.study, record.drawn(trial), **heritage)

@@ -8,7 +8,8 @@ User attributes of a trial (so that optuna-dashboard shows them):
     config       the whole configuration, by dotted names
     result       metrics, seconds, peak memory, plan; or why it ended
     origin       of a retry: the first attempt's number; with `reached`, the epochs that the attempts before
-                 it came to, and `retries`, how many of them died in a row without coming any further
+                 it came to, and how many of them died (`retries`) or were killed from outside (`losses`) in a
+                 row without coming any further
     begun        its training process was ready for it: a death after that may be its own fault
     micro_batch  the images held in memory at once, where a whole batch did not fit
     source       of an enqueued trial: `start_from 1`, `fork 2`
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 LEASE, CONFIG, RESULT, SOURCE = "lease", "config", "result", "source"
-ORIGIN, REACHED, RETRIES = "origin", "reached", "retries"
+ORIGIN, REACHED, RETRIES, LOSSES = "origin", "reached", "retries", "losses"
 BEGUN, MICRO_BATCH = "begun", "micro_batch"
 SHAPE, FOLD_SCORES = "shape", "fold_scores"  # as automed.study.pruner, which is imported by workers only
 
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
+End = Literal["died", "lost", "back"]
+"""How an attempt ended that is to be repeated: by itself, killed from outside, or handed back."""
 _STATES: Mapping[str, State] = {
     "WAITING": "waiting", "RUNNING": "running", "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed",
 }  # fmt: skip
@@ -191,18 +194,22 @@ def number_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
     return first - sum(ORIGIN in other.user_attrs for other in trials[:first])
 
 
-def heritage(trial: FrozenTrial, *, died: bool) -> dict[str, Any]:
+def heritage(trial: FrozenTrial, end: End) -> dict[str, Any]:
     """The attributes of the attempt that follows this one.
 
     Deaths count only in a row: an attempt that came further than any before it began a new row. So what
     kills its process at the same point each time is told from what was killed by chance.
     """
     epochs, before = len(trial.intermediate_values), int(trial.user_attrs.get(REACHED, 0))
-    deaths = 0 if epochs > before else int(trial.user_attrs.get(RETRIES, 0))
-    inherited = {key: trial.user_attrs[key] for key in (SOURCE, MICRO_BATCH) if key in trial.user_attrs}
+    row = {} if epochs > before else trial.user_attrs
+    kept = {key: trial.user_attrs[key] for key in (SOURCE, MICRO_BATCH) if key in trial.user_attrs}
     return {
-        ORIGIN: origin(trial), REACHED: max(epochs, before), RETRIES: deaths + died, **inherited
-    }  # fmt: skip
+        ORIGIN: origin(trial),
+        REACHED: max(epochs, before),
+        RETRIES: int(row.get(RETRIES, 0)) + (end == "died"),
+        LOSSES: int(row.get(LOSSES, 0)) + (end == "lost"),
+        **kept,
+    }
 
 
 def constrain(study: optuna.Study, trial_id: int, fault: str) -> None:

@@ -120,18 +120,39 @@ def test_killed_between_retry_and_fail_nothing_is_doubled(opened: OpenStudy, mon
     assert states(opened) == ["FAIL", "RUNNING"]
 
 
-def test_a_trial_that_keeps_dying_is_pruned_with_its_reason(opened: OpenStudy) -> None:
+def test_a_trial_that_keeps_killing_its_process_is_pruned_with_its_reason(opened: OpenStudy) -> None:
     book = ledger(opened)
     for _ in range(3):
-        trial = take(book)
-        record.write(opened.storage, trial._trial_id, record.BEGUN, True)
-        foreign(opened, trial, dead_worker())
+        book.give_back(take(book), "it ended with code 9", "died")
     claim = book.claim(9)
     assert (claim.number, claim.trial.number) == (1, 3)  # the second trial, however many attempts
     assert states(opened) == ["FAIL", "FAIL", "PRUNED", "RUNNING"]
     (one, _) = record.records(opened.study)
     assert (one.state, one.attempts) == ("pruned", 3)
-    assert one.reason == "its worker 1 died; 3 attempts ended so at the same point"
+    assert one.reason == "it ended with code 9; 3 attempts ended so at the same point"
+
+
+def test_killed_from_outside_it_is_tried_longer_but_not_for_ever(opened: OpenStudy) -> None:
+    book = ledger(opened)
+    for _ in range(9):
+        trial = take(book)
+        record.write(opened.storage, trial._trial_id, record.BEGUN, True)
+        foreign(opened, trial, dead_worker())
+    book.claim(9)
+    assert states(opened) == ["FAIL"] * 8 + ["PRUNED", "RUNNING"]
+
+
+def test_an_epoch_more_and_the_deaths_before_it_are_forgotten(opened: OpenStudy) -> None:
+    book = ledger(opened)
+    for step in range(5):
+        trial = take(book)
+        for done in range(step + 1):
+            trial.report(0.5, done)
+        book.give_back(trial, "it ended with code 9", "died")
+    assert states(opened) == ["FAIL"] * 5 + ["WAITING"]
+    for _ in range(2):
+        book.give_back(take(book), "it ended with code 9", "died")
+    assert states(opened)[-1] == "PRUNED"
 
 
 def test_who_is_killed_before_it_begins_is_no_crash_loop(opened: OpenStudy) -> None:
@@ -145,7 +166,7 @@ def test_who_is_killed_before_it_begins_is_no_crash_loop(opened: OpenStudy) -> N
 def test_handing_back_is_no_death(opened: OpenStudy) -> None:
     book = ledger(opened)
     for _ in range(5):
-        book.give_back(take(book), "handed back", died=False)
+        book.give_back(take(book), "handed back")
     assert states(opened) == ["FAIL"] * 5 + ["WAITING"]
     assert opened.study.get_trials(deepcopy=False)[-1].user_attrs[record.RETRIES] == 0
 
@@ -181,7 +202,7 @@ def test_a_lost_trial_is_told_once(opened: OpenStudy) -> None:
     opened.study.tell(trial.number, state=TrialState.FAIL)
     book.complete(trial, 0.9, Result())
     book.prune(trial, Result())
-    book.give_back(trial, "handed back", died=False)
+    book.give_back(trial, "handed back")
     assert states(opened) == ["FAIL"]
 
 
