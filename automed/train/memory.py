@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import resource
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, Exception) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
+@functools.cache  # a second time would count what the first trial left behind
 def cap_memory(size: int) -> None:
     """Let this process hold at most `size` bytes: of the GPU's memory where there is one, else of the host's.
 

@@ -55,11 +55,11 @@ COLUMNS = (
 def arguments() -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--network", default="resnet18")
+    parser.add_argument("--network", default="resnet10t")
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument(
-        "--spare", type=int, nargs="*", default=[0, 900, 500, 300, 8],
+        "--spare", type=int, nargs="*", default=[0, 500, 400, 330, 8],
         help="MB beside what a process holds before it begins (on a GPU: in all); 0: no cap",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="write the table as CSV")
