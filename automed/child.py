@@ -46,6 +46,7 @@ from automed.job import CHECKPOINT, open_job
 from automed.models.build import check_network
 from automed.models.weights import weight_source
 from automed.result import Epoch, FoldResult
+from automed.train.checkpoint import CANNOT_WRITE
 from automed.train.learner import Learner
 from automed.train.memory import cap_memory, out_of_memory
 from automed.trial import refit, run_trial, write_result
@@ -163,7 +164,7 @@ def _line(error: UserError) -> str:
     return " ".join("; ".join(texts).split())
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 _VERBS = {"train": _train, "refit": _refit, "check": _check}
 
 
@@ -180,8 +181,9 @@ def answer(line: Line, request: dict[str, Any]) -> None:
         text = " ".join(str(error).split())[:300]
         if out_of_memory(error):
             line.tell(event="fault", kind="memory", reason=f"out of memory: {text}")
-        elif (isinstance(error, OSError) and error.errno in _NO_ROOM) or "No space left" in text:
-            line.tell(event="fault", kind="environment", reason=f"the disk is full: {text}")
+        elif isinstance(error, OSError) and (error.errno in _NO_ROOM or text.startswith(CANNOT_WRITE)):
+            full = "the disk is full: " if "No space left" in text else ""
+            line.tell(event="fault", kind="environment", reason=f"{full}{text}")
         else:
             traceback.print_exc()
             line.tell(event="fault", kind="broken", reason=f"{type(error).__name__}: {text}")

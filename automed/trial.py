@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ import msgspec
 import numpy as np
 
 from automed.config import TrialConfig
+from automed.data.cache import replacing
 from automed.data.images import load_images
 from automed.job import open_job
 from automed.models.weights import weight_source
@@ -109,17 +111,20 @@ def refit(
 
 def write_result(folder: Path, result: TrialResult) -> dict[str, Any]:
     """Keep the curve (CSV), the out-of-fold probabilities (npz) and the scores (JSON), which are returned."""
-    with (folder / "curve.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=Epoch.__dataclass_fields__)
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in result.curve)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=Epoch.__dataclass_fields__)
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in result.curve)
+    with replacing(folder / "curve.csv") as file:
+        file.write(table.getvalue().encode())
     if result.folds:
-        np.savez_compressed(
-            folder / "out_of_fold.npz",
-            index=np.concatenate([fold.indices for fold in result.folds]),
-            fold=np.concatenate([np.full(len(fold.indices), fold.fold) for fold in result.folds]),
-            probability=np.concatenate([fold.probabilities for fold in result.folds]),
-        )
+        with replacing(folder / "out_of_fold.npz") as file:
+            np.savez_compressed(
+                file,
+                index=np.concatenate([fold.indices for fold in result.folds]),
+                fold=np.concatenate([np.full(len(fold.indices), fold.fold) for fold in result.folds]),
+                probability=np.concatenate([fold.probabilities for fold in result.folds]),
+            )
     summary = {
         "pruned": result.pruned,
         "score": result.score,
@@ -130,5 +135,6 @@ def write_result(folder: Path, result: TrialResult) -> dict[str, Any]:
         "peak_memory": result.peak_memory,
         "plan": result.plan,
     }
-    (folder / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary)))
+    with replacing(folder / "result.json") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(summary)))
     return summary

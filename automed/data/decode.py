@@ -66,7 +66,7 @@ def decode_file(file: Path) -> tuple[np.ndarray, str]:
             mode = image.mode
             image.load()
             return canonical(_pixels(ImageOps.exif_transpose(image))), mode
-    except BadPictureError:
+    except (BadPictureError, MemoryError):
         raise
     except FileNotFoundError:
         raise BadPictureError("does not exist") from None

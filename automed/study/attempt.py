@@ -28,8 +28,10 @@ import msgspec
 
 from automed.config import TrialConfig, from_flat, to_flat
 from automed.data.cache import replacing
+from automed.errors import AutomedError
 from automed.job import CHECKPOINT
 from automed.screen import span
+from automed.settings import Scalar
 from automed.space.sample import sample
 from automed.study import record
 from automed.study.ledger import Claim, Ledger
@@ -55,6 +57,9 @@ class Attempt:
         ledger: of the worker.
         trainer: of the worker.
         limits: of the worker.
+
+    Attributes:
+        begun: whether the training process was ready for it.
     """
 
     def __init__(
@@ -69,7 +74,7 @@ class Attempt:
         self._reported: set[int] = set()
         self._shape: tuple[int, int] | None = None
         self._scores: list[float] = []
-        self._begun = False
+        self.begun = False
         self._micro_batch: int | None = None
         self._batch = 0
 
@@ -79,6 +84,7 @@ class Attempt:
         Raises:
             Quit: the worker was told to end; the trial is back in the queue.
             Lost: the trial was taken away.
+            AutomedError: the worker cannot write to its disk, or start a process.
         """
         try:
             config = self._draw()
@@ -91,15 +97,24 @@ class Attempt:
             self._ledger.give_back(self._trial, "handed back")
             raise
         except OSError as error:
-            self._stop_all(f"{error.filename or self._folder}: {error.strerror or error}")
+            # This machine's trouble; the others may go on.
+            self._ledger.give_back(self._trial, "handed back")
+            raise AutomedError(f"{error.filename or self._folder}: {error.strerror or error}") from error
 
     def _draw(self) -> TrialConfig:
+        import optuna
+
         opened = self._opened
         study = opened.experiment.study
-        # Set after `ask`, which says the number, and before anything is drawn.
-        opened.study.sampler = make_sampler(study.sampler, study.seed, self._number)
-        drawn = self._ask(lambda: sample(opened.experiment.space, suggester(self._trial)))
-        config = from_flat(drawn)
+        trial_id = self._trial._trial_id
+
+        def draw() -> dict[str, Scalar]:
+            # Set after `ask`, which says the number. A repeated draw begins with what the database has of it.
+            opened.study.sampler = make_sampler(study.sampler, study.seed, self._number)
+            self._trial = optuna.Trial(opened.study, trial_id)
+            return sample(opened.experiment.space, suggester(self._trial))
+
+        config = from_flat(self._ask(draw))
         self._write(record.CONFIG, to_flat(config))
         self._micro_batch = self._trial.user_attrs.get(record.MICRO_BATCH)
         self._batch = config.train.batch
@@ -115,8 +130,9 @@ class Attempt:
     def _on(self, event: dict[str, Any]) -> bool:
         """React to one event; False when the attempt is over."""
         what = event["event"]
-        if what == "begun":
+        if what not in ("exit", "hang"):
             self._begin()
+        if what == "begun":
             return True
         if what == "done":
             return self._finish(event)
@@ -136,8 +152,8 @@ class Attempt:
         return True
 
     def _begin(self) -> None:
-        if not self._begun:
-            self._begun = True
+        if not self.begun:
+            self.begun = True
             self._write(record.BEGUN, True)
 
     def _on_epoch(self, event: dict[str, Any]) -> bool:
@@ -171,19 +187,18 @@ class Attempt:
 
     def _on_exit(self, event: dict[str, Any]) -> bool:
         self._trainer.drop()
-        if event.get("starved"):
+        if event.get("starved") and self.begun:
             return self._in_smaller_pieces("the system killed the training process for want of memory")
         killed = event["code"] == -signal.SIGKILL
-        end: End = "died" if not killed else "lost" if self._begun else "back"
+        end: End = "died" if not killed else "lost" if self.begun else "back"
         self._ledger.give_back(self._trial, ending(event["code"]), end)
         return False
 
     def _in_smaller_pieces(self, reason: str) -> bool:
-        held = self._micro_batch or self._batch
-        if held == 1:
+        if self._micro_batch == 1:
             self._prune(Result(fault="memory", reason=f"one image at a time does not fit: {reason}"))
             return False
-        self._micro_batch = held // 2
+        self._micro_batch = max(1, (self._micro_batch or self._batch) // 2)
         self._write(record.MICRO_BATCH, self._micro_batch)
         self._request()
         return True

@@ -147,7 +147,8 @@ class Station:
         self._worker: WorkerProcess | None = None
         self._asked: set[str] = set()
         # An engine's own thread may ask to stop while the worker is being started.
-        self._lock = threading.Lock()
+        # A signal's handler may do so too, in the thread that holds the lock.
+        self._lock = threading.RLock()
 
     def work(self, errand: Errand, storage: str) -> tuple[int, str]:
         """Run the worker to its end: its exit code, and the last it said.
@@ -164,6 +165,8 @@ class Station:
             if self._asked:
                 return 0, ""
             self._worker = WorkerProcess(job, _environment(errand))
+            if self._asked:
+                self._worker.close()
         self._worker.wait()
         self._worker.close()
         code = self._worker.poll() or 0

@@ -143,7 +143,7 @@ class _Watch:
         hurry.set()  # the loop goes on meanwhile
         try:
             # What is left of the patience says whether a failure is the last.
-            shown = Patience(0, _to_nobody, hurry)(lambda: self._snapshot(stopping=stopping))
+            shown = Patience(0, hurry=hurry)(lambda: self._snapshot(stopping=stopping))
         except GivenUp:
             self._next = time.monotonic() + _LOOK
             if before - self._met > self._patience and not stopping:
@@ -161,17 +161,11 @@ class _Watch:
             GivenUp: the database is away, and nobody waits for it any longer.
         """
         left = 0.0 if stopping else max(0.0, self._patience - (time.monotonic() - self._met))
-        return Patience(left, _to_nobody)(
-            lambda: (self._snapshot(stopping=stopping), halted(self._opened.study))
-        )
+        return Patience(left)(lambda: (self._snapshot(stopping=stopping), halted(self._opened.study)))
 
     def _snapshot(self, *, stopping: bool) -> Snapshot:
         elapsed = time.monotonic() - self._began
         return snapshot(self._opened, self._trials, self._workers, elapsed=elapsed, stopping=stopping)
-
-
-def _to_nobody(line: str) -> None:
-    del line
 
 
 class _Reaper:
@@ -179,7 +173,7 @@ class _Reaper:
 
     def __init__(self, opened: OpenStudy) -> None:
         self._ledger = Ledger(
-            opened.study, opened.storage, opened.lock, "launcher", patience=Patience(0, _to_nobody)
+            opened.study, opened.storage, opened.lock, "launcher", patience=Patience(0)
         )  # fmt: skip
         self._seen: dict[int, tuple[int, float]] = {}
         self._next = 0.0

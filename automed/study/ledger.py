@@ -52,9 +52,12 @@ _HALT_FROM = "halt_from"
 
 @dataclass(frozen=True)
 class Claim:
-    """What a worker is to do: train `trial`, `wait` since all that is left is in others' hands, or `end`."""
+    """What a worker is to do: train `trial`, `wait` since all that is left is in others' hands, or `end`.
 
-    what: Literal["trial", "wait", "end"]
+    `again` never leaves the ledger.
+    """
+
+    what: Literal["trial", "wait", "end", "again"]
     trial: optuna.Trial | None = None
     number: int = 0
 
@@ -76,20 +79,23 @@ class Ledger:
         *, stale: float = STALE, patience: Patience | None = None,
     ) -> None:  # fmt: skip
         self.study, self.storage, self.lock = study, storage, lock
-        self.patience = patience or Patience(Limits().storage_patience, _to_nobody)
+        self.patience = patience or Patience(Limits().storage_patience)
         self.sightings = _Sightings(stale)
-        process = psutil.Process()
-        self.lease = Lease(worker=worker, host=this_host(), pid=process.pid, born=process.create_time())
+        pid = os.getpid()
+        self.lease = Lease(worker=worker, host=this_host(), pid=pid, born=born(pid))
 
     def claim(self, total: int) -> Claim:
         """Take the next trial, if fewer than `total` are done or under way."""
-        return self.patience(lambda: self._claim(total))
+        claim = self.patience(lambda: self._claim(total))
+        return self.claim(total) if claim.what == "again" else claim
 
     def reap(self) -> int:
         """Take up what dead workers left; how many trials that were."""
         return self.patience(self._reap_under_lock)
 
     def _claim(self, total: int) -> Claim:
+        import optuna
+
         with self.lock.held():
             there = self._reap()[0]
             tally = record.count(there)
@@ -99,9 +105,12 @@ class Ledger:
                 return Claim("wait")
             trial = self.study.ask()
             record.write(self.storage, trial._trial_id, record.LEASE, self.lease)
-            if trial.number < len(there):  # it was waiting
-                return Claim("trial", trial, record.number_of(there[trial.number], there))
-            there = self.study.get_trials(deepcopy=False)
+            if trial.number >= len(there):
+                there = self.study.get_trials(deepcopy=False)
+            elif _is_done(there[trial.number], there):
+                # A retry that was enqueued twice, by one who lost the lock.
+                self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                return Claim("again")
             return Claim("trial", trial, record.number_of(there[trial.number], there))
 
     def complete(self, trial: optuna.Trial, score: float | None, result: Result) -> bool:
@@ -170,6 +179,7 @@ class Ledger:
 
     def _reap(self) -> tuple[list[FrozenTrial], int]:
         """All trials as they are when the dead have been taken up, and how many those were."""
+        now = time.monotonic()  # before the look: what is seen is at least that young
         there, dead = self.study.get_trials(deepcopy=False), 0
         self.sightings.contact()
         for trial in there:
@@ -178,7 +188,7 @@ class Ledger:
             held = record.lease(trial)
             if held is None:
                 self._retire(trial, there, "its worker died before it began", "back")
-            elif self._dead(trial.number, held):
+            elif self._dead(trial.number, held, now):
                 end: End = "lost" if record.BEGUN in trial.user_attrs else "back"
                 self._retire(trial, there, f"its worker {held.worker} died", end)
             else:
@@ -186,14 +196,15 @@ class Ledger:
             dead += 1
         return (self.study.get_trials(deepcopy=False) if dead else there), dead
 
-    def _dead(self, number: int, held: Lease) -> bool:
+    def _dead(self, number: int, held: Lease, now: float) -> bool:
         if held.host == self.lease.host and (held.pid == self.lease.pid or not alive(held)):
             # A worker claims only when it runs nothing: a trial in its own name is a leftover.
             return True
-        return self.sightings.stale(number, held.beat)
+        return self.sightings.stale(number, held.beat, now)
 
     def _retire(self, trial: FrozenTrial, there: list[FrozenTrial], reason: str, end: End) -> None:
         """End an attempt. The retry is enqueued first: killed in between, nothing is lost or doubled."""
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         heritage = record.heritage(trial, end)
@@ -205,8 +216,10 @@ class Ledger:
             record.constrain(self.study, trial._trial_id, fault)
         elif not _has_retry(trial, there):
             record.enqueue(self.study, record.drawn(trial), **heritage)
-        record.write(self.storage, trial._trial_id, record.RESULT, Result(fault=fault, reason=reason))
-        self.study.tell(trial.number, state=state)
+        # It may have been told in the meantime, if the lock was lost.
+        with contextlib.suppress(UpdateFinishedTrialError):
+            record.write(self.storage, trial._trial_id, record.RESULT, Result(fault=fault, reason=reason))
+            self.study.tell(trial.number, state=state)
         if state == TrialState.PRUNED:
             self._halt_if_all_break(reason)
 
@@ -240,22 +253,27 @@ class _Sightings:
             self._seen = {}
         self._last = now
 
-    def stale(self, number: int, beat: int) -> bool:
-        """Whether the lease of a trial, seen with this beat now, has stood still for too long."""
+    def stale(self, number: int, beat: int, now: float) -> bool:
+        """Whether the lease of a trial, seen with this beat at `now`, has stood still for too long."""
         before, since = self._seen.get(number, (-1, 0.0))
         if before != beat:
             self._seen[number] = (beat, time.monotonic())
             return False
-        return time.monotonic() - since > self._stale
+        return now - since > self._stale
+
+
+def _is_done(trial: FrozenTrial, there: list[FrozenTrial]) -> bool:
+    """Whether another attempt at it runs or has come to an end that counts."""
+    first, alive = record.origin(trial), ("RUNNING", "COMPLETE", "PRUNED")
+    return record.ORIGIN in trial.user_attrs and any(
+        other.state.name in alive and other.number != trial.number and record.origin(other) == first
+        for other in there
+    )
 
 
 def _has_retry(trial: FrozenTrial, there: list[FrozenTrial]) -> bool:
     first = record.origin(trial)
     return any(record.origin(other) == first for other in there[trial.number + 1 :])
-
-
-def _to_nobody(line: str) -> None:
-    del line
 
 
 class LeaseKeeper:
@@ -313,13 +331,26 @@ def alive(held: Lease) -> bool:
     """Whether the process that holds a lease of this host still runs."""
     try:
         process = psutil.Process(held.pid)
-        # The start time is derived from a clock that may have been set since.
-        same = abs(process.create_time() - held.born) < 2
+        same = born(held.pid) == held.born
         return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def born(pid: int) -> float:
+    """When a process started: on Linux since the boot, which no clock that is set can move.
+
+    Raises:
+        psutil.NoSuchProcess: there is none.
+    """
+    try:
+        # The name may hold anything, brackets too; what follows its last one are numbers.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return float(psutil.Process(pid).create_time())
+    return float(fields[19])
 
 
 def abandoned(lease: Lease | None) -> bool:

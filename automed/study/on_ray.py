@@ -21,6 +21,7 @@ from automed.errors import Fault, StudyError
 from automed.study.cluster import Errand, Station, errand, refuse_apart, refuse_unknown
 from automed.study.crew import Orders, Site
 from automed.study.machine import MOST_ON_CPU, cores
+from automed.study.storage import mask
 
 _OPTIONS = ("address", "num_cpus", "num_gpus")
 _PATIENCE = 30.0  # seconds that an actor gets to hand its trial back
@@ -200,4 +201,4 @@ class RayPost:
 
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return mask(lines[-1]) if lines else type(error).__name__

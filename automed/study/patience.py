@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from automed.errors import AutomedError
 from automed.screen import span
-from automed.study.storage import mask
+from automed.study.storage import LockLost, mask
 
 _FIRST, _LONGEST = 0.3, 15.0  # seconds between two tries
 _TELL_EVERY = 60.0
@@ -50,9 +50,10 @@ class Patience:
     """
 
     def __init__(
-        self, seconds: float, tell: Callable[[str], object], hurry: threading.Event | None = None
-    ) -> None:
-        self.seconds, self._tell, self._hurry = seconds, tell, hurry or threading.Event()
+        self, seconds: float, tell: Callable[[str], object] | None = None,
+        hurry: threading.Event | None = None,
+    ) -> None:  # fmt: skip
+        self.seconds, self._tell, self._hurry = seconds, tell or _nobody, hurry or threading.Event()
 
     def __call__(self, act: Callable[[], T]) -> T:
         """The result of `act`.
@@ -107,7 +108,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _is_away(link: BaseException) -> bool:
     import sqlalchemy
 
-    if isinstance(link, sqlalchemy.exc.TimeoutError):
+    if isinstance(link, sqlalchemy.exc.TimeoutError | LockLost):
         return True
     if isinstance(link, sqlite3.Error):
         return getattr(link, "sqlite_errorname", "").startswith(_SQLITE)
@@ -119,3 +120,7 @@ def _is_away(link: BaseException) -> bool:
             return any(one.__name__ == "OperationalError" for one in type(link).__mro__) and not final
         return link.sqlstate[:2] in ("08", "53") or link.sqlstate in _POSTGRES
     return isinstance(link, OSError) and link.errno in _FILES
+
+
+def _nobody(line: str) -> None:
+    del line

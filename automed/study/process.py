@@ -78,6 +78,7 @@ class Child:
             env=environment,
             text=True,
             encoding="utf-8",
+            errors="replace",
         )
         self._listener = threading.Thread(target=self._listen, name="child", daemon=True)
         self._listener.start()
@@ -90,6 +91,7 @@ class Child:
     def tell(self, **message: Any) -> None:
         """Send one line. To a process that has ended it is lost; its `exit` note tells of that."""
         assert self._process.stdin is not None
+        self._killed_before = _killed_for_memory()
         try:
             self._process.stdin.write(msgspec.json.encode(message).decode() + "\n")
             self._process.stdin.flush()

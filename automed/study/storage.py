@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automed.errors import Fault, StudyError
+from automed.errors import AutomedError, Fault, StudyError
 from automed.study.connections import engine_settings, plain_engine
 from automed.study.mounts import refuse_network_drive
 
@@ -28,7 +28,7 @@ _LOCKS = ("sqlite", "postgresql", "mysql", "mariadb")
 def mask(text: str) -> str:
     """The text without the passwords of the addresses in it, fit for a screen or a log."""
     text = re.sub(r"(?<=://)([^/@\s:]*):[^\s]*@", r"\1:***@", text)
-    return re.sub(r"(?i)\b(password|passwd|pwd)=[^&\s]+", r"\1=***", text)
+    return re.sub(r"(?i)\b(\w*(?:password|passwd|pwd))=[^&\s]+", r"\1=***", text)
 
 
 def database_url(storage: str | None, folder: Path) -> str:
@@ -65,6 +65,10 @@ def sqlite_file(url: str) -> Path | None:
 
     parsed = sqlalchemy.make_url(url)
     return Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+
+
+class LockLost(AutomedError):
+    """The server took the lock back while it was held: its connection was silent for too long, or cut."""
 
 
 @dataclass(frozen=True)
@@ -131,16 +135,28 @@ class StudyLock:
 
     @contextlib.contextmanager
     def _given_back(self, connection: sqlalchemy.Connection) -> Iterator[None]:
+        """Release the lock after the block.
+
+        Raises:
+            LockLost: it was lost meanwhile, so another may have been in the block as well.
+        """
         import sqlalchemy
 
         try:
             yield
-        finally:
-            try:
+        except BaseException:
+            # How the block ended says more than how the lock did.
+            with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
                 self._give(connection)
-            except sqlalchemy.exc.SQLAlchemyError:
-                # The connection is lost, and the lock with it: no reason to hide how the block ended.
-                connection.invalidate()
+            connection.invalidate()
+            raise
+        try:
+            given = self._give(connection)
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            connection.invalidate()
+            raise LockLost(f"the study's lock was lost: {first_line(error)}") from error
+        if not given:
+            raise LockLost("the study's lock was lost")
 
     def _key(self) -> int:
         digest = hashlib.blake2b(f"automed {self.name}".encode(), digest_size=8).digest()
@@ -155,13 +171,14 @@ class StudyLock:
             return bool(connection.execute(text(query), {"key": key}).scalar())
         return connection.execute(text("SELECT GET_LOCK(:key, 0)"), {"key": self._word()}).scalar() == 1
 
-    def _give(self, connection: sqlalchemy.Connection) -> None:
+    def _give(self, connection: sqlalchemy.Connection) -> bool:
+        """Release the lock; whether it was held."""
         from sqlalchemy import text
 
         if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": self._key()})
-        else:
-            connection.execute(text("SELECT RELEASE_LOCK(:key)"), {"key": self._word()})
+            query, key = "SELECT pg_advisory_unlock(:key)", self._key()
+            return bool(connection.execute(text(query), {"key": key}).scalar())
+        return connection.execute(text("SELECT RELEASE_LOCK(:key)"), {"key": self._word()}).scalar() == 1
 
     def _word(self) -> str:
         return f"automed{self._key()}"

@@ -95,6 +95,11 @@ def _alone(url: str) -> Iterator[None]:
         else:
             engine = stack.enter_context(plain_engine(url))
             connection = stack.enter_context(engine.connect())
+            # Copying takes longer than a connection may be silent elsewhere.
+            postgres = connection.dialect.name == "postgresql"
+            connection.exec_driver_sql(
+                "SET idle_session_timeout = 0" if postgres else "SET SESSION wait_timeout = 28800"
+            )
             for (name,) in _ask(url, "SELECT study_name FROM studies ORDER BY study_name"):
                 stack.enter_context(StudyLock(url, name).on(connection))
         yield

@@ -38,6 +38,7 @@ TRAIN = (sys.executable, "-m", "automed.child")
 """The command of the process that trains."""
 
 _POLL = 1.0  # seconds between two looks at trials that others are running
+_STILLBORN = 6  # attempts in a row whose process ended before it had begun
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +74,7 @@ class Worker:
         self._opened, self._trials, self._limits = opened, trials, limits or Limits()
         self._ledger = Ledger(opened.study, opened.storage, opened.lock, name, patience=patience)
         self._trainer = Trainer(command, inbox, log)
+        self._stillborn = 0
 
     def run(self) -> None:
         """Work until the total is reached, the search is halted, or the worker is told to stop."""
@@ -104,6 +106,19 @@ class Worker:
                 attempt.run()
         except Lost:
             self._trainer.drop()
+        self._breathe(begun=attempt.begun)
+
+    def _breathe(self, *, begun: bool) -> None:
+        """Do not start processes for ever where none lives long enough to begin.
+
+        Raises:
+            AutomedError: too many in a row did not.
+        """
+        self._stillborn = 0 if begun else self._stillborn + 1
+        if self._stillborn >= _STILLBORN:
+            raise AutomedError("the training process is killed again and again before it begins")
+        if self._stillborn:
+            self._trainer.idle(2.0 ** (self._stillborn - 1))
 
     def _tidy(self) -> None:
         """Remove the checkpoints of finished trials: whoever told of them may have died before it did so."""
@@ -142,8 +157,10 @@ def main() -> int:
         hurry.set()  # who is told to end waits for no database
         inbox.put(note)
 
-    # A cluster that wants its node back says so with SIGTERM.
-    signal.signal(signal.SIGTERM, lambda *_: put(Note("quit")))
+    # A cluster that wants its node back says so with SIGTERM. A handler may not take locks: a thread listens.
+    signals: queue.SimpleQueue[Note] = queue.SimpleQueue()
+    signal.signal(signal.SIGTERM, lambda *_: signals.put(Note("quit")))
+    threading.Thread(target=lambda: put(signals.get()), name="signals", daemon=True).start()
     threading.Thread(target=listen, args=(sys.stdin, put), name="control", daemon=True).start()
     with contextlib.closing(Log(Path(job.log))) as log:
         patience = Patience(job.limits.storage_patience, lambda line: log.write(f"{line}\n"), hurry)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+CANNOT_WRITE = "the checkpoint cannot be written"
 _KEPT = 2
-_TENSOR, _ARRAY, _TUPLE, _PAIRS = "tensor", "array", "tuple", "pairs"
+_TENSOR, _ARRAY, _DTYPE, _TUPLE, _PAIRS = "tensor", "array", "dtype", "tuple", "pairs"
 
 
 class Checkpoint:
@@ -44,7 +45,7 @@ class Checkpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         before = self._files()
         file = self.folder / f"{int(before[-1].stem) + 1 if before else 0:08d}.safetensors"
-        part = file.with_suffix(f".{os.getpid()}.part")
+        part = file.with_suffix(f".{secrets.token_hex(4)}.part")
         try:
             digest = _digest(tree, tensors.by_name)
             save_file(tensors.by_name, part, metadata={"tree": tree, "digest": digest})
@@ -53,7 +54,7 @@ class Checkpoint:
             part.replace(file)
         except SafetensorError as error:
             # It names the system's error in its text alone.
-            raise OSError(f"the checkpoint cannot be written: {error}") from None
+            raise OSError(f"{CANNOT_WRITE}: {error}") from None
         finally:
             part.unlink(missing_ok=True)
         for old in before[: 1 - _KEPT]:
@@ -67,10 +68,6 @@ class Checkpoint:
             except (SafetensorError, OSError, ValueError, KeyError):
                 continue
         return None
-
-    def clear(self) -> None:
-        """Remove them all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _files(self) -> list[Path]:
         return sorted(file for file in self.folder.glob("*.safetensors") if file.stem.isdecimal())
@@ -121,6 +118,8 @@ def _pack(value: Any, tensors: _Tensors) -> Any:
         return {_TENSOR: tensors.add(value), "strides": strides}
     if isinstance(value, np.ndarray):
         return {_ARRAY: tensors.add(torch.from_numpy(np.array(value, order="C")))}
+    if isinstance(value, torch.dtype):
+        return {_DTYPE: str(value).removeprefix("torch.")}
     if isinstance(value, dict):
         return {_PAIRS: [[key, _pack(inner, tensors)] for key, inner in value.items()]}
     if isinstance(value, tuple):
@@ -139,6 +138,8 @@ def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return {key: _unpack(inner, tensors) for key, inner in value[_PAIRS]}
     if _TUPLE in value:
         return tuple(_unpack(inner, tensors) for inner in value[_TUPLE])
+    if _DTYPE in value:
+        return getattr(torch, value[_DTYPE])
     if _ARRAY in value:
         return tensors[value[_ARRAY]].numpy()
     tensor, strides = tensors[value[_TENSOR]], value["strides"]

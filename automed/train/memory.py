@@ -13,6 +13,7 @@ from automed.errors import UserError
 _SIGNS = (
     "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory",
     "alloc_failed", "insufficient memory", "failed to allocate", "could not create a primitive",
+    "can't start new thread",
 )  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def cap_memory(size: int) -> None:
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, size / whole))
         return
-    held, reserved = _status("VmRSS"), _status("VmData")
+    held, reserved = _status("RssAnon"), _status("VmData")
     if held is None or reserved is None:
         return
     if size <= held:

@@ -41,6 +41,6 @@ def make_plan(batch: int, micro_batch: int | None = None) -> Plan:
         precision="bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32",
         batch=batch,
         micro_batch=held,
-        evaluation_batch=max(batch, _EVALUATION_BATCH) if held == batch else held,
+        evaluation_batch=max(batch, _EVALUATION_BATCH) if micro_batch is None else held,
         threads=torch.get_num_threads(),
     )

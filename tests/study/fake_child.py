@@ -2,12 +2,13 @@
 
 Environment: FAKE_SECONDS is the length of an epoch; FAKE_FAULTS is a JSON object, model name -> `memory`,
 `memory>4` (so many images do not fit), `diverged`, `broken`, `environment`, `die` (the process exits),
-`die after each epoch`, `hang` or `nan`.
+`slain` (SIGKILL), `die after each epoch`, `hang` or `nan`.
 """
 
 import json
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -54,6 +55,8 @@ def go_on() -> bool:
 
 def fails(fault: str | None, micro_batch: int) -> bool:
     """Act on a fault that strikes before an epoch; whether the trial is over."""
+    if fault == "slain":
+        os.kill(os.getpid(), signal.SIGKILL)
     if fault == "die":
         os._exit(9)
     if fault == "hang":

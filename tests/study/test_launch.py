@@ -14,7 +14,7 @@ import pytest
 from automed.errors import AutomedError
 from automed.study import record
 from automed.study.launch import Snapshot, launch, seconds_left, snapshot
-from automed.study.ledger import this_host
+from automed.study.ledger import born, this_host
 from automed.study.limits import Limits
 from automed.study.machine import environment
 from automed.study.patience import GivenUp
@@ -179,9 +179,9 @@ def test_what_a_dead_worker_left_is_taken_up_while_the_living_are_busy(
     opened = open_here()
     record.enqueue(opened.study, {"model.name": "vgg11"})
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as gone_worker:
-        born = psutil.Process(gone_worker.pid).create_time()
+        started = born(gone_worker.pid)
         gone_worker.kill()
-    lease = record.Lease(worker="far", host=this_host(), pid=gone_worker.pid, born=born)
+    lease = record.Lease(worker="far", host=this_host(), pid=gone_worker.pid, born=started)
     monkeypatch.setenv("FAKE_SECONDS", "0.15")
     reaped: list[Snapshot] = []
 

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from automed.study import ledger as ledger_module
 from automed.study import record
-from automed.study.ledger import LeaseKeeper, Ledger, halted, lift_halt, this_host
+from automed.study.ledger import LeaseKeeper, Ledger, born, halted, lift_halt, this_host
 from automed.study.open import OpenStudy
 from automed.study.record import Lease, Result
 
@@ -44,13 +44,13 @@ def states(opened: OpenStudy) -> list[str]:
 def living_worker() -> Lease:
     """A lease on this machine whose process is alive: the parent of the tests."""
     parent = psutil.Process(os.getppid())
-    return Lease(worker="1", host=this_host(), pid=parent.pid, born=parent.create_time())
+    return Lease(worker="1", host=this_host(), pid=parent.pid, born=born(parent.pid))
 
 
 def dead_worker() -> Lease:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         lease = Lease(
-            worker="1", host=this_host(), pid=process.pid, born=psutil.Process(process.pid).create_time()
+            worker="1", host=this_host(), pid=process.pid, born=born(process.pid)
         )  # fmt: skip
         process.kill()
     return lease

@@ -15,7 +15,7 @@ from automed.errors import StudyError
 from automed.study import record
 from automed.study.launch import launch
 from automed.study.open import reopen_study
-from automed.study.storage import StudyLock, connect, database_url, rest
+from automed.study.storage import LockLost, StudyLock, connect, database_url, rest
 from automed.study.upgrade import upgrade
 
 
@@ -137,6 +137,11 @@ def test_a_server_that_ends_the_connection_takes_the_lock_and_hides_nothing(url)
             assert found is not None
             other.execute("SELECT pg_terminate_backend(%s, 10000)", [found[0]])
             raise ZeroDivisionError
+        with pytest.raises(LockLost), lock.held():
+            other.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks "
+                "WHERE locktype = 'advisory' AND granted"
+            )
         with lock.held():
             pass
 

@@ -11,13 +11,12 @@ import sys
 from pathlib import Path
 
 import optuna
-import psutil
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from automed.errors import StudyError
 from automed.study import record
-from automed.study.ledger import this_host
+from automed.study.ledger import born, this_host
 from automed.study.record import Lease
 from automed.study.storage import connect
 from automed.study.upgrade import upgrade
@@ -128,7 +127,7 @@ def lease(file: Path, held: Lease) -> None:
 
 
 def test_a_database_in_use_is_not_upgraded(file: Path) -> None:
-    lease(file, Lease("2", this_host(), os.getpid(), psutil.Process().create_time()))
+    lease(file, Lease("2", this_host(), os.getpid(), born(os.getpid())))
     before = dump(file)
     with pytest.raises(StudyError, match=r"in use: worker 2 on (.|\n)*hint: end the search"):
         upgrade(f"sqlite:///{file}", file.parent)
@@ -137,8 +136,8 @@ def test_a_database_in_use_is_not_upgraded(file: Path) -> None:
 
 def test_a_dead_worker_does_not_stand_in_the_way(file: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        born = psutil.Process(process.pid).create_time()
-    lease(file, Lease("2", this_host(), process.pid, born))
+        started = born(process.pid)
+    lease(file, Lease("2", this_host(), process.pid, started))
     assert upgrade(f"sqlite:///{file}", file.parent)
 
 

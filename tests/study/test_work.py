@@ -5,11 +5,14 @@ import json
 import queue
 import threading
 
+import optuna
 import pytest
+import sqlalchemy
 from optuna.trial import TrialState
 
 from automed.config import TrialConfig
-from automed.study import record
+from automed.errors import AutomedError
+from automed.study import record, work
 from automed.study.ledger import halted
 from automed.study.limits import Limits
 from automed.study.open import OpenStudy
@@ -252,3 +255,30 @@ def test_a_trial_that_was_taken_away_is_dropped_and_the_next_one_begun(desk, mon
     thief.join()
     assert (first.state, second.state) == ("failed", "complete")
     assert seat.runs(0) != seat.runs(1)
+
+
+def test_a_process_that_is_killed_again_and_again_before_it_begins_ends_the_worker(
+    desk, write_space, monkeypatch
+) -> None:
+    monkeypatch.setattr(work, "_STILLBORN", 2)
+    seat = desk(write_space(**ONE_MODEL), {"resnet18": "slain"})
+    with pytest.raises(AutomedError, match="killed again and again before it begins"):
+        seat.work(1)
+    assert [trial.state.name for trial in seat.opened.study.get_trials()] == ["FAIL", "FAIL", "WAITING"]
+
+
+def test_what_is_trained_is_what_the_database_has_though_an_answer_of_it_was_lost(desk, monkeypatch) -> None:
+    kept = optuna.storages.RDBStorage._set_trial_param
+    lost: list[str] = []
+
+    def set_trial_param(self, trial_id, name, *rest) -> None:
+        kept(self, trial_id, name, *rest)
+        if name not in lost:
+            lost.append(name)
+            raise sqlalchemy.exc.TimeoutError("the answer was lost")
+
+    monkeypatch.setattr(optuna.storages.RDBStorage, "_set_trial_param", set_trial_param)
+    trials = desk().work(3)
+    assert len(lost) > 1
+    for one in trials:
+        assert one.params and one.params == {name: one.config[name] for name in one.params}

@@ -22,6 +22,7 @@ STATE = {
     7: {"deep": [torch.arange(6).view(2, 3), np.arange(4.0)]},
     "low": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
     "scalar": torch.tensor(3.0),
+    "kind": torch.float16,
     "image": torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).to(
         memory_format=torch.channels_last
     ),
@@ -107,8 +108,6 @@ def test_two_are_kept_whatever_the_number_written(tmp_path: Path) -> None:
         kept.save({"number": number})
         assert len(list(tmp_path.iterdir())) <= 2
     assert kept.load() == {"number": 11}
-    kept.clear()
-    assert not tmp_path.exists()
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
