@@ -26,12 +26,12 @@ from automed.screen import make_console, span
 from automed.study import record
 from automed.study.cluster import choose_site
 from automed.study.crew import Orders, Site
-from automed.study.embedded import of_this_machine, served
+from automed.study.embedded import is_embedded, of_this_machine, served
 from automed.study.experiment import Experiment, find_space, read_experiment, shipped, with_study
 from automed.study.join import Guest, join_study, told_apart
 from automed.study.launch import Outcome, Snapshot, launch
 from automed.study.limits import Limits
-from automed.study.open import OpenStudy, open_study, reopen_study
+from automed.study.open import OpenStudy, find_database, open_study, reopen_study
 from automed.study.preflight import preflight
 
 _QUIET_EVERY = 30.0  # seconds between two lines where there is no screen to draw on
@@ -69,37 +69,40 @@ class Visit:
     options: tuple[str, ...] = ()
 
 
-def run_search(wish: Wish, console: Console | None = None) -> Verdict | None:
-    """Search until the study has its trials, then judge the winner; None if no trial was completed.
+def run_search(wish: Wish, console: Console | None = None) -> Verdict:
+    """Search until the study has its trials, then judge the winner.
 
     Raises:
         UserError: the file, the images or the study have to change; nothing was run.
         Interrupted: Ctrl-C; the study stands, and the same command goes on with it.
-        AutomedError: the search could not go on.
+        AutomedError: the search could not go on, or no trial ran to its end.
     """
     console = console or make_console()
     experiment, old = _experiment(wish)
     folder = wish.studies / experiment.study.name
     alone = of_this_machine(wish.storage, folder)
+    if not is_embedded(wish.storage, folder):
+        find_database(wish.storage, folder)
     site = choose_site(wish.launcher, wish.options, alone=alone, workers=wish.workers)
     manifest = _read_images(experiment, _data_path(experiment, wish), console)
     folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
     console.print(_describe(experiment, manifest, folds), soft_wrap=True)
     if not (folder / "study.json").exists():
         _try_networks(experiment, manifest, console)
-    with served(wish.storage, folder) as storage:
+    with served(wish.storage, folder, make=True) as storage:
         opened = open_study(experiment, manifest, folds, folder=folder, storage=storage, old=old)
         with contextlib.closing(opened):
             return _run(opened, wish, site, console)
 
 
-def _run(opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console: Console) -> Verdict | None:
+def _run(opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console: Console) -> Verdict:
     outcome = _watch(opened, opened.experiment.study.trials, wish, site, console)
     _refuse_unfinished(outcome, opened)
     winner = outcome.snapshot.best
     if winner is None:
-        console.print("No trial ran to its end, so there is no winner. `automed status` tells why.")
-        return None
+        raise AutomedError(
+            f"no trial ran to its end, so there is no winner; see why with: automed status {opened.name}"
+        )
     verdict = _judge(opened, winner, console)
     print_verdict(verdict, console)
     shown = outcome.snapshot
@@ -245,8 +248,13 @@ class _Lines:
 
     def __init__(self, console: Console) -> None:
         self._console, self._done, self._told = console, -1, 0.0
+        self._away = ""
 
     def tick(self, shown: Snapshot) -> None:
+        if bool(shown.away) != bool(self._away):
+            words = f"is away, and waited for: {shown.away}" if shown.away else "is back"
+            self._console.print(f"the database {words}", soft_wrap=True)
+        self._away = shown.away
         if shown.done == self._done and shown.elapsed - self._told < _QUIET_EVERY:
             return
         self._done, self._told = shown.done, shown.elapsed

@@ -60,6 +60,8 @@ def live_view(name: str, shown: Snapshot) -> RenderableType:
         )  # fmt: skip
     if shown.running:
         parts.append(_workers(shown.running))
+    if shown.away:
+        parts.append(Text(f"the database is away, and waited for: {shown.away}", "yellow"))
     if shown.stopping:
         parts.append(Text("stopping at the end of the running epochs; Ctrl-C again stops at once", "yellow"))
     return Group(*parts)

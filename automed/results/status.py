@@ -54,7 +54,8 @@ def show_status(studies: Path, name: str | None, *, storage: str | None, markdow
     if markdown:
         console.print(Text(page(opened, trials, verdict)), soft_wrap=True)
         return
-    console.print(Text(headline(opened.name, trials)))
+    total = opened.experiment.study.trials
+    console.print(Text(f"{headline(opened.name, trials)}; {total} wished for"))
     console.print(_table(trials))
     if verdict is not None:
         print_verdict(verdict, console)

@@ -196,7 +196,10 @@ class Attempt:
 
     def _in_smaller_pieces(self, reason: str) -> bool:
         if self._micro_batch == 1:
-            self._prune(Result(fault="memory", reason=f"one image at a time does not fit: {reason}"))
+            allowed = self._limits.memory
+            room = f"--memory {allowed / 1e9:.3g}GB" if allowed else "memory"
+            reason = f"one image at a time does not fit into {room}: {reason}"
+            self._prune(Result(fault="memory", reason=reason))
             return False
         self._micro_batch = max(1, (self._micro_batch or self._batch) // 2)
         self._write(record.MICRO_BATCH, self._micro_batch)

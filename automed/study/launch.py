@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from automed.errors import AutomedError
@@ -19,9 +19,9 @@ from automed.study import record
 from automed.study.crew import Crew, LocalSite, Orders, Site
 from automed.study.ledger import BEAT, Ledger, abandoned, halted
 from automed.study.limits import Limits
-from automed.study.patience import GivenUp, Patience
+from automed.study.patience import GivenUp, Patience, away, given_up
 from automed.study.record import TrialRecord
-from automed.study.storage import rest
+from automed.study.storage import rest, sqlite_file
 from automed.study.work import TRAIN
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Snapshot:
 
     `running` are the trials under way, by worker; `untrainable` of the pruned ones failed by themselves;
     `failed` counts attempts that died or were handed back; `seconds_left` is None before the first trial is
-    done.
+    done; `away` says why the database does not answer, if it does not.
     """
 
     total: int
@@ -52,6 +52,7 @@ class Snapshot:
     elapsed: float
     seconds_left: float | None
     stopping: bool
+    away: str = ""
 
     @property
     def done(self) -> int:
@@ -128,31 +129,39 @@ class _Watch:
         self._began = self._met = time.monotonic()
         self._patience = patience
         self._next = 0.0
+        self._last: Snapshot | None = None
 
     def due(self) -> bool:
         return time.monotonic() >= self._next
 
     def look(self, *, stopping: bool) -> Snapshot | None:
-        """The search now; None while the database is away.
+        """The search now, or as it was seen last while the database is `away`; None if it was never seen.
 
         Raises:
             GivenUp: it has been away for too long.
+            AutomedError: it is gone for good.
         """
         before = time.monotonic()
-        hurry = threading.Event()
-        hurry.set()  # the loop goes on meanwhile
         try:
-            # What is left of the patience says whether a failure is the last.
-            shown = Patience(0, hurry=hurry)(lambda: self._snapshot(stopping=stopping))
-        except GivenUp:
-            self._next = time.monotonic() + _LOOK
-            if before - self._met > self._patience and not stopping:
+            shown = self._snapshot(stopping=stopping)
+        except Exception as error:
+            reason = away(error)
+            if not reason:
                 raise
-            return None
-        self._met = time.monotonic()
+            return self._wait(before, reason, error, stopping=stopping)
+        self._met, self._last = time.monotonic(), shown
         rest(self._opened.storage)
         self._next = before + max(_LOOK, 20 * (self._met - before))
         return shown
+
+    def _wait(self, now: float, reason: str, error: Exception, *, stopping: bool) -> Snapshot | None:
+        file = sqlite_file(self._opened.url)
+        if file is not None and file.parent.exists() and not file.exists():
+            raise AutomedError(f"{file} was removed while the search ran; its trials are lost") from error
+        if now - self._met > self._patience and not stopping:
+            raise given_up(now - self._met, reason) from error
+        self._next = now + _LOOK
+        return None if self._last is None else replace(self._last, away=reason, running=())
 
     def last(self, *, stopping: bool) -> tuple[Snapshot, str]:
         """How it ended, and why it was halted if it was.

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from automed.data.folds import Folds
     from automed.data.manifest import Manifest
 
+EMBEDDED = "postgres-embedded"
+"""What stands for the address of a PostgreSQL in the study's own folder."""
 _NOTE = "study.json"
 _FORKED = 5  # how many of the old study's best a fork starts from
 
@@ -94,14 +96,12 @@ def open_study(
     Raises:
         StudyError: the study was pinned to something else, or its database cannot be used.
     """
-    url = database_url(storage, folder)
-    same_database(folder, url)
+    url = find_database(storage, folder)
     lines = pin_lines(experiment, manifest, folds)
     places = Places(
         folder=str(folder.absolute()), data=str(manifest.source.absolute()),
         weights=absolute(experiment.weights.path),
     )  # fmt: skip
-    reachable(url)
     lock = StudyLock(url, experiment.study.name)
     folder.mkdir(parents=True, exist_ok=True)
     with lock.held():
@@ -199,7 +199,7 @@ def _tell_others(opened: OpenStudy, places: Places) -> None:
 
 def write_folder(opened: OpenStudy) -> None:
     """Keep the file where workers and people look for it."""
-    note = Note(database=mask(opened.url), study=opened.experiment.study)
+    note = Note(database=place(opened.folder, opened.url), study=opened.experiment.study)
     for name, content in (
         ("experiment.yaml", opened.experiment.text.encode()),
         (_NOTE, msgspec.json.format(msgspec.json.encode(note))),
@@ -293,12 +293,43 @@ def read_note(folder: Path) -> Note | None:
         raise StudyError(f"{file} is damaged: {error}") from None
 
 
+def find_database(storage: str | None, folder: Path) -> str:
+    """The address of a study's database, which can be used though it may have to be made yet.
+
+    Args:
+        storage: what was said of it; `study.db` in the folder by default.
+        folder: of the study.
+
+    Raises:
+        StudyError: it is no address, the folder's study is kept elsewhere, the database was removed, or it
+            cannot be reached or made.
+    """
+    url = database_url(storage, folder)
+    same_database(folder, url)
+    file = sqlite_file(url)
+    if file is not None and not file.exists():
+        if read_note(folder) is not None:
+            hint = "put it back, or remove the folder to begin anew"
+            raise StudyError(Fault(f"the study in {folder} has lost its database {file}", hint=hint))
+        if storage and not file.parent.is_dir():
+            raise StudyError(f"there is no folder {file.parent} for the database {file.name}")
+    reachable(url)
+    return url
+
+
 def same_database(folder: Path, url: str) -> None:
     """A folder belongs to one database: trials of two would overwrite each other's files."""
     note = read_note(folder)
-    if note is None or note.database == mask(url):
+    if note is None or note.database == place(folder, url):
         return
     if sqlite_file(url) == folder.absolute() / "study.db" and note.database.endswith("/study.db"):
         return  # the folder was moved, and its database with it
     fault = f"the study in {folder} is kept in {note.database}, not in {mask(url)}"
     raise StudyError(Fault(fault, hint="give its address with --storage"))
+
+
+def place(folder: Path, url: str) -> str:
+    """How a folder's note names its database: the address without a password."""
+    if (folder / "postgres" / "users").is_dir() and "@/postgres?host=" in url:
+        return EMBEDDED  # its address changes with the folder's
+    return mask(url)

@@ -72,10 +72,7 @@ class Patience:
                 now = time.monotonic()
                 began = began or now
                 if now - began >= self.seconds or self._hurry.is_set():
-                    raise GivenUp(
-                        f"the database has been away for {span(now - began)} ({reason}); "
-                        "the study stands, and the same command goes on with it"
-                    ) from error
+                    raise given_up(now - began, reason) from error
                 if now - told >= _TELL_EVERY:
                     told = now
                     self._tell(f"the database is away ({reason}); waiting up to {span(self.seconds)}")
@@ -86,6 +83,14 @@ class Patience:
                 if began:
                     self._tell(f"the database is back after {span(time.monotonic() - began)}")
                 return done
+
+
+def given_up(seconds: float, reason: str) -> GivenUp:
+    """The error for a database that has been away for so long."""
+    return GivenUp(
+        f"the database has been away for {span(seconds)} ({reason}); "
+        "the study stands, and the same command goes on with it"
+    )
 
 
 def away(error: BaseException) -> str:

@@ -39,7 +39,7 @@ def database_url(storage: str | None, folder: Path) -> str:
     """
     import sqlalchemy
 
-    if storage is None:
+    if not storage:
         return f"sqlite:///{(folder / 'study.db').absolute()}"
     shown = mask(storage.replace(" ", "%20") if "@" in storage else storage)
     try:
@@ -53,6 +53,8 @@ def database_url(storage: str | None, folder: Path) -> str:
         )
     if url.get_backend_name() == "sqlite":
         url = url.set(database=str(Path(url.database or "").absolute()))
+    if "@" in (url.host or ""):
+        raise StudyError("the address of the database has more than one @: write %40 for one in a password")
     # A password keeps its spaces, behind which `mask` would not look for its end.
     scheme, slashes, rest = url.render_as_string(hide_password=False).partition("://")
     account, slash, path = rest.partition("/")
@@ -259,6 +261,7 @@ def reachable(url: str) -> None:
     file = sqlite_file(url)
     if file is not None:
         refuse_network_drive(file)
+        _refuse_foreign(file)
         return
     with told(url, "cannot be reached"), plain_engine(url) as engine, engine.connect():
         pass
@@ -328,6 +331,8 @@ def refuse_schema(storage: optuna.storages.RDBStorage) -> None:
 
 
 def _refuse_foreign(file: Path) -> None:
+    if file.is_dir():
+        raise StudyError(f"{file} is a folder; a study is kept in a file, such as {file / 'study.db'}")
     if not file.exists() or file.stat().st_size == 0:
         return
     try:

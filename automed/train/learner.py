@@ -83,7 +83,7 @@ class Learner:
         self.optimizer = build_optimizer(self.module, config.optim, thaws=config.freeze.thaw_epoch > 0)
         self.course = Course(config.schedule, self.optimizer, config.optim.lr, config.train.epochs)
         if plan.micro_batch == 1 < plan.batch and self.norm_batch:
-            raise TrialError("two images at once do not fit, and its batch norms need two", kind="memory")
+            raise TrialError("its batch norms need two at once", kind="memory")
         self.augmenter = Augmenter(
             config.augment,
             size=config.model.image_size,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from automed.errors import UserError
+from automed.errors import Fault, UserError
 
 _SIGNS = (
     "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory",
@@ -43,7 +43,8 @@ def cap_memory(size: int) -> None:
     if held is None or reserved is None:
         return
     if size <= held:
-        raise UserError(f"--memory allows {size:,} bytes; a training process holds {held:,} before it begins")
+        least = f"a training process holds {held >> 20:,} MB before it begins"
+        raise UserError(Fault(f"--memory allows {size >> 20:,} MB; {least}", hint="allow some hundred more"))
     # Much of what is reserved at the start is never touched: the cap is on what is added to it.
     limit = reserved + size - held
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))

@@ -26,6 +26,7 @@ from automed.study.storage import StudyLock, connect, database_url, mask, reacha
             "postgresql:///x?host=/tmp&password=***&user=me",
         ),
         ("cannot reach postgresql://me:pw@db/x today", "cannot reach postgresql://me:***@db/x today"),
+        ("mysql://db/x?ssl=1&sslpassword=s3cret", "mysql://db/x?ssl=1&sslpassword=***"),
         ("sqlite:////tmp/a.db", "sqlite:////tmp/a.db"),
     ],
 )

@@ -118,7 +118,7 @@ def test_where_one_image_does_not_fit_the_trial_is_pruned_and_the_sampler_told(d
     seat = desk(write_space(**ONE_MODEL), {"resnet18": "memory"})
     (one,) = seat.work(1)
     assert (one.state, one.result.fault) == ("pruned", "memory")
-    assert one.reason == "one image at a time does not fit: memory on purpose"
+    assert one.reason == "one image at a time does not fit into memory: memory on purpose"
     (trial,) = seat.opened.study.get_trials(deepcopy=False)
     assert trial.constraints == {"memory": 1.0}
 
