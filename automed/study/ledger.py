@@ -105,13 +105,14 @@ class Ledger:
                 return Claim("wait")
             trial = self.study.ask()
             record.write(self.storage, trial._trial_id, record.LEASE, self.lease)
-            if trial.number >= len(there):
-                there = self.study.get_trials(deepcopy=False)
-            elif _is_done(there[trial.number], there):
-                # A retry that was enqueued twice, by one who lost the lock.
-                self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
-                return Claim("again")
-            return Claim("trial", trial, record.number_of(there[trial.number], there))
+            first = trial.number
+            if first < len(there):  # it was waiting
+                if _is_done(there[first], there):
+                    # A retry that was enqueued twice, by one who lost the lock.
+                    self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                    return Claim("again")
+                first = record.origin(there[first])
+            return Claim("trial", trial, record.number_of(first, there))
 
     def complete(self, trial: optuna.Trial, score: float | None, result: Result) -> bool:
         """Tell that every fold was trained; False when the trial was taken away in the meantime.

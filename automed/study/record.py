@@ -188,9 +188,8 @@ def origin(trial: FrozenTrial) -> int:
     return int(trial.user_attrs.get(ORIGIN, trial.number))
 
 
-def number_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
-    """The number of a trial among all `trials`, in their order, attempts at one counted once."""
-    first = origin(trial)
+def number_of(first: int, trials: Sequence[FrozenTrial]) -> int:
+    """The number of a trial by that of its first attempt, attempts at one of `trials` counted once."""
     return first - sum(ORIGIN in other.user_attrs for other in trials[:first])
 
 
