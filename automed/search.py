@@ -260,7 +260,7 @@ class _Lines:
         self._done, self._told = shown.done, shown.elapsed
         pruned = f"{shown.pruned} pruned{untrainable(shown.untrainable)}"
         best = "" if shown.best is None else f"; best {shown.best.score:.4f} (trial {shown.best.number})"
-        left = "" if shown.seconds_left is None else f"; about {span(shown.seconds_left)} left"
+        left = "" if not shown.seconds_left else f"; about {span(shown.seconds_left)} left"
         at = ", ".join(f"trial {one.number} fold {one.fold + 1} epoch {one.epoch}" for one in shown.running)
         self._console.print(
             f"{span(shown.elapsed)}: {shown.done} of {shown.total} trials, {pruned}{best}"

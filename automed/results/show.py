@@ -46,7 +46,7 @@ def live_view(name: str, shown: Snapshot) -> RenderableType:
         f"{shown.pruned} pruned{untrainable(shown.untrainable)}, {len(shown.running)} running",
         f", {shown.failed} tried again" if shown.failed else "",
     )  # fmt: skip
-    left = "" if shown.seconds_left is None else f"about {span(shown.seconds_left)} left"
+    left = "" if not shown.seconds_left else f"about {span(shown.seconds_left)} left"
     bar = Table.grid(padding=(0, 2))
     bar.add_row(
         ProgressBar(total=shown.total, completed=shown.done, width=40), f"{span(shown.elapsed)} here", left
