@@ -18,8 +18,6 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import psutil
-
 from automed.data.folds import make_folds
 from automed.data.manifest import read_manifest
 from automed.data.phantom import draw_phantom
@@ -67,15 +65,15 @@ def arguments() -> argparse.Namespace:
 
 
 def idle_size(folder: Path) -> int:
-    """What a training process holds before it begins, in bytes."""
+    """What a training process holds of its own before it begins, in bytes."""
     inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
     with contextlib.closing(Log(folder / "idle.log")) as log:
         child = Child(TRAIN, inbox, log)
         child.tell(do="check", networks=[], classes=2, weights=None)
         inbox.get()
-        size = psutil.Process(child.pid).memory_info().rss
+        lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
         child.end()
-    return int(size)
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
 
 
 def trial(folder: Path, images: Path, asked: argparse.Namespace, cap: int) -> dict[str, object]:

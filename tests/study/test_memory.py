@@ -7,7 +7,6 @@ import queue
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from automed.data.folds import make_folds
@@ -36,15 +35,15 @@ SPARE = 380 << 20
 
 @pytest.fixture(scope="module")
 def held(tmp_path_factory: pytest.TempPathFactory) -> int:
-    """What a training process holds before it begins, in bytes."""
+    """What a training process holds of its own before it begins, in bytes."""
     inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
     with contextlib.closing(Log(tmp_path_factory.mktemp("idle") / "log")) as log:
         child = Child(TRAIN, inbox, log)
         child.tell(do="check", networks=[], classes=2, weights=None)
         assert inbox.get().event == {"event": "done"}
-        size = psutil.Process(child.pid).memory_info().rss
+        lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
         child.end()
-    return int(size)
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
 
 
 def work(opened: OpenStudy, memory: int) -> record.TrialRecord:
