@@ -41,14 +41,14 @@ import numpy as np
 from safetensors.torch import save_file
 
 from automed.config import TrialConfig
-from automed.errors import TrialError, UserError
+from automed.errors import TrialError, UserError, out_of_memory
 from automed.job import CHECKPOINT, open_job
 from automed.models.build import check_network
 from automed.models.weights import weight_source
 from automed.result import Epoch, FoldResult
 from automed.train.checkpoint import CANNOT_WRITE
 from automed.train.learner import Learner
-from automed.train.memory import cap_memory, out_of_memory
+from automed.train.memory import cap_memory
 from automed.trial import refit, run_trial, write_result
 
 
@@ -111,6 +111,8 @@ def _train(line: Line, request: dict[str, Any]) -> dict[str, Any]:
     config = _config(trial)
     _, folds, job = open_job(study)
     if request["memory"]:
+        import sklearn.metrics  # noqa: F401  (a library that is loaded under the cap may hang)
+
         cap_memory(request["memory"])
     remote = _Remote(line, epochs=config.train.epochs, folds=folds.count, metric=job.metric)
     result = run_trial(
@@ -173,20 +175,27 @@ def answer(line: Line, request: dict[str, Any]) -> None:
     try:
         event = _VERBS[request["do"]](line, request)
         line.tell(event="done", **event)
-    except TrialError as error:
-        line.tell(event="fault", kind=error.kind, reason=str(error))
-    except UserError as error:
-        line.tell(event="fault", kind="environment", reason=_line(error))
     except Exception as error:
-        text = " ".join(str(error).split())[:300]
-        if out_of_memory(error):
-            line.tell(event="fault", kind="memory", reason=f"out of memory: {text}")
-        elif isinstance(error, OSError) and (error.errno in _NO_ROOM or text.startswith(CANNOT_WRITE)):
-            full = "the disk is full: " if "No space left" in text else ""
-            line.tell(event="fault", kind="environment", reason=f"{full}{text}")
-        else:
+        kind, reason = _fault(error)
+        if kind == "broken":
             traceback.print_exc()
-            line.tell(event="fault", kind="broken", reason=f"{type(error).__name__}: {text}")
+        line.tell(event="fault", kind=kind, reason=reason)
+
+
+def _fault(error: Exception) -> tuple[str, str]:
+    """The kind of a fault (see `automed.study.attempt`) and its reason in one line."""
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, TrialError) and error.kind == "memory":
+        return "memory", text
+    if out_of_memory(error):  # also where whoever met it took it for something else
+        return "memory", f"out of memory: {text}"
+    if isinstance(error, TrialError):
+        return error.kind, text
+    if isinstance(error, UserError):
+        return "environment", _line(error)
+    if isinstance(error, OSError) and (error.errno in _NO_ROOM or text.startswith(CANNOT_WRITE)):
+        return "environment", f"the disk is full: {text}" if "No space left" in text else text
+    return "broken", f"{type(error).__name__}: {text}"
 
 
 def main() -> None:

@@ -19,6 +19,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+_NO_MEMORY = (
+    "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory",
+    "alloc_failed", "insufficient memory", "failed to allocate", "could not create a primitive",
+    "can't start new thread", "failed to map segment", "cannot map zero-fill",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -111,6 +117,15 @@ class Interrupted(AutomedError):
     """The user asked to stop."""
 
     exit_code = 130
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what it came of, says that memory ran out: Python's, torch's, a library's."""
+    # torch's allocators, cuDNN, cuBLAS, OpenCV and the linker raise errors that only their text tells apart.
+    if error is None:
+        return False
+    here = isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _NO_MEMORY)
+    return here or out_of_memory(error.__cause__ or error.__context__)
 
 
 def nearest(word: str, allowed: Sequence[str]) -> str:

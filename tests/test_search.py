@@ -182,7 +182,7 @@ def test_a_damaged_verdict_is_made_again(copied: Path, images: Path, shell: Make
     assert json.loads(file.read_text())["cross_validated"] == before["cross_validated"]
 
 
-def test_a_weight_file_that_goes_away_stops_the_search_and_costs_no_trial(
+def test_a_weight_file_that_went_away_is_told_and_costs_no_trial(
     tmp_path: Path, images: Path, shell: MakeShell, weights: Path
 ) -> None:
     space = SPACE.replace("name: small_cnn,", "name: tf_efficientnet_lite0, pretrained: true,")
@@ -191,8 +191,8 @@ def test_a_weight_file_that_goes_away_stops_the_search_and_costs_no_trial(
     shell(tmp_path, AUTOMED_WEIGHTS=str(weights)).run(*command, "1")
     empty = tmp_path / "empty"
     empty.mkdir()
-    said = shell(tmp_path, AUTOMED_WEIGHTS=str(empty)).run(*command, "2", code=1)
-    assert "tf_efficientnet_lite0" in said
+    said = shell(tmp_path, AUTOMED_WEIGHTS=str(empty)).run(*command, "2", code=2)
+    assert "-weights.tf_efficientnet_lite0.safetensors: " in said
     assert done(states(tmp_path)) == 1
     shell(tmp_path, AUTOMED_WEIGHTS=str(weights)).run(*command, "2")
     assert done(states(tmp_path)) == 2

@@ -1,4 +1,4 @@
-"""Memory: the most that was held at once, a cap on it, and what it looks like when there is none left."""
+"""Memory: the most that was held at once, and a cap on it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,6 @@ from pathlib import Path
 import torch
 
 from automed.errors import Fault, UserError
-
-_SIGNS = (
-    "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory",
-    "alloc_failed", "insufficient memory", "failed to allocate", "could not create a primitive",
-    "can't start new thread",
-)  # fmt: skip
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: Python's, torch's on either device, or a library's own."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # torch's allocator on the CPU, cuDNN, cuBLAS and OpenCV raise errors that only their text tells apart.
-    return isinstance(error, Exception) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
 @functools.cache  # a second time would count what the first trial left behind

@@ -103,7 +103,7 @@ def trial(folder: Path, images: Path, asked: argparse.Namespace, cap: int) -> di
         "allowed_mb": cap >> 20 or "all", "state": one.result.fault or one.state, "batch": asked.batch,
         "micro_batch": plan.get("micro_batch", ""), "norm_batch": plan.get("norm_batch", ""),
         "peak_mb": one.result.peak_memory >> 20 or "", "seconds": round(one.seconds),
-        "score": "" if one.score is None else round(one.score, 4), "processes": halved,
+        "score": "" if one.score is None else round(one.score, 4), "processes": halved, "reason": one.reason,
     }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from automed.study.launch import launch
 from automed.study.open import reopen_study
 
 def listening(shown):
-    if not heard and shown.running:
+    if not heard:
         for process in psutil.Process().children(recursive=True):
             heard.update(c.laddr.ip for c in process.net_connections("inet") if c.status == "LISTEN")
 
