@@ -37,17 +37,6 @@ space:
   train: {epochs: EPOCHS, batch: BATCH}
   optim: {lr: 1e-3}
 """
-COLUMNS = (
-    "allowed_mb",
-    "state",
-    "batch",
-    "micro_batch",
-    "norm_batch",
-    "peak_mb",
-    "seconds",
-    "score",
-    "processes",
-)
 
 
 def arguments() -> argparse.Namespace:
@@ -57,7 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument(
-        "--spare", type=int, nargs="*", default=[0, 500, 400, 330, 8],
+        "--spare", type=int, nargs="*", default=[0, 500, 330, 70],
         help="MB beside what a process holds before it begins (on a GPU: in all); 0: no cap",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="write the table as CSV")
@@ -120,7 +109,7 @@ def main() -> None:
             print(*(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
     if asked.out:
         with asked.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
 
