@@ -19,6 +19,7 @@ from automed.errors import Fault, StudyError
 from automed.study import record
 from automed.study.connections import plain_engine
 from automed.study.ledger import STALE, alive, this_host
+from automed.study.pins import VERSIONS
 from automed.study.record import Lease
 from automed.study.storage import (
     StudyLock,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     import optuna
     import sqlalchemy
 
-_VERSIONS = "versions"  # the attribute of a study that automed.study.open pins
 _ROWS = 1000  # rows that are copied at a time
 
 
@@ -301,7 +301,7 @@ def _repin(storage: optuna.storages.RDBStorage) -> None:
     import optuna
 
     for study in storage.get_all_studies():
-        made_with = study.user_attrs.get(_VERSIONS)
+        made_with = study.user_attrs.get(VERSIONS)
         if isinstance(made_with, dict) and made_with.get("optuna"):
             now = {**made_with, "optuna": optuna.__version__, "upgraded_from": made_with["optuna"]}
-            storage.set_study_user_attr(study._study_id, _VERSIONS, now)
+            storage.set_study_user_attr(study._study_id, VERSIONS, now)
