@@ -131,6 +131,12 @@ def refuse_apart(engine: str) -> StudyError:
     )
 
 
+def last_line(error: BaseException) -> str:
+    """What an engine's error says last, without passwords: above it stands a traceback from elsewhere."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip("- \n")]
+    return mask(lines[-1]) if lines else type(error).__name__
+
+
 def errand(orders: Orders, rank: int, *, neighbours: int) -> Errand:
     """What the worker of this rank is told."""
     carried = {name: os.environ[name] for name in _CARRIED if name in os.environ}

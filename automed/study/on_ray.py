@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from automed.errors import Fault, StudyError
-from automed.study.cluster import Errand, Station, errand, refuse_apart, refuse_unknown
+from automed.study.cluster import Errand, Station, errand, last_line, refuse_apart, refuse_unknown
 from automed.study.crew import Orders, Site
 from automed.study.machine import MOST_ON_CPU, cores
-from automed.study.storage import mask
 
 _OPTIONS = ("address", "num_cpus", "num_gpus")
 _PATIENCE = 30.0  # seconds that an actor gets to hand its trial back
@@ -168,7 +167,7 @@ class RayPost:
             try:
                 self._code, self._said = self._ray.get(self._end)
             except self._ray.exceptions.RayError as error:
-                self._code, self._said = 1, _last_line(error)
+                self._code, self._said = 1, last_line(error)
             self._ray.kill(self._actor)  # makes room
         return self._code
 
@@ -197,8 +196,3 @@ class RayPost:
     def words(self) -> str:
         """The last that it said."""
         return self._said
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return mask(lines[-1]) if lines else type(error).__name__

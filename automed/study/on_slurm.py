@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from automed.errors import AutomedError, StudyError
-from automed.study.cluster import STORAGE, Errand, Station, errand, refuse_apart, refuse_unknown
+from automed.study.cluster import STORAGE, Errand, Station, errand, last_line, refuse_apart, refuse_unknown
 from automed.study.crew import Orders, Site
 from automed.study.machine import room
 from automed.study.storage import mask
@@ -177,7 +177,7 @@ class SlurmPost:
         try:
             code, said = self._job.result()
         except Exception as error:  # whatever a job may die of
-            return 1, f"{_last_line(error)} (see {self._job.paths.stdout})"
+            return 1, f"{last_line(error)} (see {self._job.paths.stdout})"
         return code, said
 
     def stop(self) -> None:
@@ -204,8 +204,3 @@ class SlurmPost:
 
 def _first_line(error: BaseException) -> str:
     return mask(str(error).strip().partition("\n")[0]) or type(error).__name__
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip("- \n")]
-    return mask(lines[-1]) if lines else type(error).__name__
