@@ -39,7 +39,7 @@ Workers = Annotated[
 
 
 def _bytes(text: str) -> int:
-    from automed.study.limits import read_size
+    from automed.sizes import read_size
 
     try:
         return read_size(text)

@@ -23,7 +23,7 @@ MakeShell = Callable[..., Any]
         (("search", "--fork", "new"), "phantom"),
         (("search", "--name", "../esc"), "good as the name of a folder"),
         (("search", "--seed", "5000000000"), "--seed"),
-        (("search", "--memory", "4"), "'4' is no size of memory: write 800MB"),
+        (("search", "--memory", "4"), "'4' is no size: write 800MB"),
         (("search", "--trial-timeout", "0"), "--trial-timeout"),
         (("search", "--storage-patience", "-1"), "--storage-patience"),
         (("init", "nowhere"), "nowhere"),

@@ -2,159 +2,247 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import shutil
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import io
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 import cv2
 import msgspec
 import numpy as np
-from filelock import FileLock
-from PIL import Image
+from filelock import FileLock, Timeout
 
-from automed.data.cache import cache_folder, replacing
+from automed.data.cache import NoRoomError, cache_folder, mark_used, part_written, storing
 from automed.data.decode import BadPictureError, decode_file, decoding, facts_of
 from automed.data.manifest import Item, Manifest
 from automed.data.npz import list_npz, npz_pixels
-from automed.data.scan import workers
+from automed.data.prepare import refine, resize
+from automed.data.scan import Progress, workers
 from automed.data.settings import Preprocess
 from automed.errors import DataError, Fault
 
 _VERSION = 1  # raise it when `prepare` changes what it returns
-_SPARE = 64 << 20  # bytes left free on the disk
+_AHEAD = 64 << 20  # bytes of prepared pictures that may wait for their turn to be written
+_PACE = 0.5  # least seconds between two words of progress
 _ELSEWHERE = "$AUTOMED_CACHE names another folder"
 
-Read = Callable[[Item], np.ndarray]
+Wanted = tuple[Preprocess, int]
+"""How pictures are prepared, and to which size."""
 
 
-def load_images(manifest: Manifest, preprocess: Preprocess, size: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Kind:
+    """All pictures of a manifest prepared in one way, (N, size, size, C) uint8, and their file."""
+
+    preprocess: Preprocess
+    shape: tuple[int, ...]
+    file: Path
+
+    @cached_property
+    def header(self) -> bytes:
+        """What the file begins with."""
+        stream = io.BytesIO()
+        fields = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(stream, fields)
+        return stream.getvalue()
+
+    @property
+    def bytes(self) -> int:
+        """The size of the file."""
+        return len(self.header) + math.prod(self.shape)
+
+    def mapped(self) -> np.ndarray | None:
+        """The pictures, read-only; None where the file is missing or damaged."""
+        try:
+            with self.file.open("rb") as stream:
+                size = os.fstat(stream.fileno()).st_size
+                if size != self.bytes or stream.read(len(self.header)) != self.header:
+                    return None
+                return np.asarray(np.memmap(stream, np.uint8, "r", len(self.header), self.shape))
+        except OSError:
+            return None
+
+
+def kinds(manifest: Manifest, wanted: Iterable[Wanted]) -> list[Kind]:
+    """The kinds of prepared pictures that come of `wanted`, each once, in its order.
+
+    Where every picture is grey, one channel and three are one kind, of one channel.
+    """
+    folder, found = cache_folder("images"), {}
+    for preprocess, size in wanted:
+        if manifest.grey:
+            preprocess = msgspec.structs.replace(preprocess, channels=1)
+        key = msgspec.json.encode([_VERSION, manifest.content, preprocess, size])
+        file = folder / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.npy"
+        found[file] = Kind(preprocess, (len(manifest.items), size, size, preprocess.channels), file)
+    return list(found.values())
+
+
+def load_images(
+    manifest: Manifest, preprocess: Preprocess, size: int, progress: Progress | None = None
+) -> np.ndarray:
     """All pictures of a manifest, read-only (N, size, size, C) uint8, mapped from the cache.
 
-    The first process that asks builds the file under a lock; others wait for it. What lies in the cache
-    depends on the pictures' pixels alone, so studies share it.
+    C is 1 where every picture is grey, whatever `preprocess.channels` says; whoever feeds a network repeats
+    it. What `prepare_images` has not made, the first process that asks builds under a lock; others wait for
+    it. What lies in the cache depends on the pictures' pixels alone, so studies share it.
+
+    Args:
+        manifest: which pictures.
+        preprocess: what is done to them at their own size.
+        size: the side of a picture, in pixels.
+        progress: hears of (pictures prepared, pictures in all) about twice a second while it is waited for
+            them, also when another process prepares them.
 
     Raises:
-        DataError: a picture changed or went away since the manifest was read, or the disk is full.
+        DataError: a picture changed or went away since the manifest was read, or there is no room.
     """
-    shape = (len(manifest.items), size, size, preprocess.channels)
-    key = msgspec.json.encode([_VERSION, manifest.content, preprocess, size])
-    file = cache_folder("images") / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.npy"
-    images = _mapped(file, shape)
-    if images is None:
-        try:
-            with FileLock(file.with_suffix(".lock")):
-                images = _mapped(file, shape)
-                if images is None:
-                    _build(file, manifest, preprocess, shape)
-                    images = _mapped(file, shape)
-        except OSError as error:
-            message = f"the prepared pictures cannot be written: {error.strerror or error}"
-            raise DataError(Fault(message, file=str(file.parent), hint=_ELSEWHERE)) from None
-    assert images is not None, "built just now"
-    return images
+    (kind,) = kinds(manifest, [(preprocess, size)])
+    for _ in range(3):  # another process may make room with it before it is mapped
+        images = kind.mapped()
+        if images is not None:
+            mark_used(kind.file)
+            return images
+        _build_missing(manifest, [kind], progress)
+    raise DataError(Fault("the prepared pictures do not stay", file=str(kind.file), hint=_ELSEWHERE))
 
 
-def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The cached pictures, or None where the file is missing or damaged."""
+def prepare_images(manifest: Manifest, wanted: Sequence[Wanted], progress: Progress | None = None) -> None:
+    """Build what is missing of the prepared pictures; every picture is decoded once for all of them.
+
+    Args:
+        manifest: which pictures.
+        wanted: the ways and sizes.
+        progress: hears of (pictures prepared, pictures in all) about twice a second.
+
+    Raises:
+        DataError: as `load_images`; nothing was built then.
+    """
+    every = kinds(manifest, wanted)
+    for kind in every:
+        mark_used(kind.file)  # so that room is not made with one of them
+    _build_missing(manifest, [kind for kind in every if kind.mapped() is None], progress)
+
+
+def _build_missing(manifest: Manifest, wanted: Sequence[Kind], progress: Progress | None) -> None:
+    tell = _paced(progress)
     try:
-        images = np.load(file, mmap_mode="r", allow_pickle=False)
-    except Exception:  # numpy raises anything on a damaged header
-        return None
-    fits = images.shape == shape and images.dtype == np.uint8
-    return np.asarray(images) if fits else None
+        with contextlib.ExitStack() as locks:
+            for kind in sorted(wanted, key=lambda kind: kind.file):  # in one order: nobody waits in a circle
+                locks.enter_context(_locked(kind, tell))
+            missing = [kind for kind in wanted if kind.mapped() is None]
+            if missing:
+                _build(manifest, missing, tell)
+    except NoRoomError as error:
+        place = str(cache_folder("images").parent)
+        raise DataError(Fault(f"the prepared pictures {error}", file=place, hint=error.hint)) from None
+    except OSError as error:
+        message = f"the prepared pictures cannot be written: {error.strerror or error}"
+        raise DataError(Fault(message, file=str(cache_folder("images")), hint=_ELSEWHERE)) from None
 
 
-def _build(file: Path, manifest: Manifest, preprocess: Preprocess, shape: tuple[int, ...]) -> None:
-    needed, free = int(np.prod(shape)), shutil.disk_usage(file.parent).free
-    if needed + _SPARE > free:
-        message = f"the prepared pictures need {needed / 1e6:,.0f} MB, but {free / 1e6:,.0f} MB are free"
-        raise DataError(Fault(message, file=str(file.parent), hint=_ELSEWHERE))
+def _paced(progress: Progress | None) -> Progress:
+    """The same, but quiet for a while after every word but the last."""
+    told = -math.inf
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if progress is not None and (done == total or now - told >= _PACE):
+            told = now
+            progress(done, total)
+
+    return tell
+
+
+@contextlib.contextmanager
+def _locked(kind: Kind, tell: Progress) -> Iterator[None]:
+    """Hold the lock of a file; while another process builds it, tell how far that one is."""
+    lock, total = FileLock(kind.file.with_suffix(".lock")), kind.shape[0]
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=_PACE)
+        except Timeout:
+            tell(part_written(kind.file) * total // (kind.bytes + 1), total)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build(manifest: Manifest, missing: Sequence[Kind], tell: Progress) -> None:
+    by_way = sorted(missing, key=lambda kind: msgspec.json.encode(kind.preprocess))
+    work = _preparer(manifest, by_way)
+    total, faults = len(manifest.items), list[Fault]()
+    ahead = _AHEAD * total // sum(kind.bytes for kind in missing)
+    with contextlib.ExitStack() as files:
+        streams = [files.enter_context(storing(kind.file, kind.bytes)) for kind in by_way]
+        for kind, stream in zip(by_way, streams, strict=True):
+            stream.write(kind.header)
+        files.enter_context(decoding())
+        made = files.enter_context(contextlib.closing(_in_order(work, manifest.items, ahead)))
+        for done, images in enumerate(made, 1):
+            if isinstance(images, Fault):
+                faults.append(images)
+            else:
+                for stream, image in zip(streams, images, strict=True):
+                    stream.write(image.data)
+            tell(done, total)
+        if faults:
+            raise DataError(faults, str(manifest.source))
+
+
+def _preparer(manifest: Manifest, by_way: Sequence[Kind]) -> Callable[[Item], list[np.ndarray] | Fault]:
+    """What decodes one picture and gives it prepared in every way, or says why it cannot be used."""
     read = _reader(manifest)
     cv2.setNumThreads(1)  # the threads are ours
 
-    def one(item: Item) -> np.ndarray | Fault:
+    def work(item: Item) -> list[np.ndarray] | Fault:
         try:
             pixels = read(item)
         except BadPictureError as error:
             return Fault(str(error), file=item.path)
         if facts_of(pixels, "").digest != item.digest:
             return Fault("has changed since the study was opened", file=item.path)
-        return prepare(pixels, preprocess, shape[1])
+        images = []
+        for preprocess, same in groupby(by_way, lambda kind: kind.preprocess):
+            refined = refine(pixels, preprocess)
+            images += [resize(refined, preprocess.channels, kind.shape[1]) for kind in same]
+        return images
 
-    faults: list[Fault] = []
-    with decoding(), replacing(file) as stream, ThreadPoolExecutor(workers()) as pool:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, header)
-        for start in range(0, len(manifest.items), 256):  # a few at a time: a whole set may not fit in memory
-            for image in pool.map(one, manifest.items[start : start + 256]):
-                if isinstance(image, Fault):
-                    faults.append(image)
-                else:
-                    stream.write(image.data)
-        if faults:
-            raise DataError(faults, str(manifest.source))
+    return work
 
 
-def _reader(manifest: Manifest) -> Read:
+def _in_order(
+    work: Callable[[Item], list[np.ndarray] | Fault], items: Sequence[Item], ahead: int
+) -> Generator[list[np.ndarray] | Fault, None, None]:
+    """What threads make of the items, in their order; few at a time: a whole set may not fit in memory."""
+    pool = ThreadPoolExecutor(workers())
+    waiting: deque[Future[list[np.ndarray] | Fault]] = deque()
+    try:
+        for item in items:
+            if len(waiting) >= max(2 * workers(), min(ahead, 256)):
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(work, item))
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _reader(manifest: Manifest) -> Callable[[Item], np.ndarray]:
     if manifest.kind != "npz":
         return lambda item: decode_file(manifest.root / item.path)[0]
     listing = list_npz(manifest.source)
     if listing.faults:
         raise DataError(listing.faults, str(manifest.source))
     return lambda item: npz_pixels(listing.arrays, item.path)
-
-
-def prepare(pixels: np.ndarray, preprocess: Preprocess, size: int) -> np.ndarray:
-    """Canonical pixels -> (size, size, channels) uint8: channels, crop, CLAHE, edges, resize.
-
-    The aspect ratio is not kept.
-    """
-    image = pixels
-    if image.ndim == 3 and preprocess.channels == 1:
-        image = np.asarray(Image.fromarray(image).convert("L"))
-    if preprocess.crop:
-        image = crop_to_content(image)
-    if preprocess.clahe:
-        image = _clahe(image, preprocess.clahe)
-    if preprocess.edges:
-        image = _enhance_edges(image, preprocess.edges)
-    # Pillow's filters widen with the factor, so that shrinking averages areas; cv2's do so for whole steps.
-    image = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-    if image.ndim == 2:  # grey to the last, which costs a third and keeps grey exactly grey
-        image = np.repeat(image[..., None], preprocess.channels, axis=2)
-    return np.ascontiguousarray(image)
-
-
-def crop_to_content(image: np.ndarray) -> np.ndarray:
-    """Cut away the border that looks like the outermost pixels, where there is one.
-
-    Content is what differs from the border's median by more than 8 % of white after a median filter
-    (which drops noise and thin lines). A picture that seems to be nothing but border stays whole.
-    """
-    grey = image if image.ndim == 2 else image.max(axis=2)
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    smooth = cv2.medianBlur(np.ascontiguousarray(grey), 5)
-    content = np.abs(smooth.astype(np.int16) - int(np.median(border))) > 20
-    rows, columns = np.flatnonzero(content.any(axis=1)), np.flatnonzero(content.any(axis=0))
-    if len(rows) < grey.shape[0] / 8 or len(columns) < grey.shape[1] / 8:
-        return image
-    return np.ascontiguousarray(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-
-
-def _clahe(image: np.ndarray, limit: float) -> np.ndarray:
-    """Contrast-limited histogram equalisation on 8 x 8 tiles; of a colour picture, its lightness."""
-    equalise = cv2.createCLAHE(clipLimit=limit, tileGridSize=(8, 8))
-    if image.ndim == 2:
-        return np.asarray(equalise.apply(image))
-    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
-    lab[..., 0] = equalise.apply(np.ascontiguousarray(lab[..., 0]))
-    return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
-
-
-def _enhance_edges(image: np.ndarray, strength: float) -> np.ndarray:
-    """Add `strength` times the high-pass part: the picture less its blur over 1/64 of the longer side."""
-    blurred = cv2.GaussianBlur(image, (0, 0), sigmaX=max(1.0, max(image.shape[:2]) / 64))
-    high = image.astype(np.float32) - blurred
-    return np.asarray(np.clip(np.rint(image + strength * high), 0, 255), np.uint8)

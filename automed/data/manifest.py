@@ -34,7 +34,8 @@ class Item:
 
     `path` is relative to the manifest's root ('train_images[12]' in an npz file; with `data.outside` it may
     leave the root or be absolute; it is only ever read), `label` a row of `Manifest.classes`, `group` what
-    the data's author declared, `digest` that of the decoded pixels.
+    the data's author declared, `digest` that of the decoded pixels, `grey` whether it has no colours (lists
+    of older versions do not say).
     """
 
     path: str
@@ -42,6 +43,7 @@ class Item:
     group: str
     split: str
     digest: str
+    grey: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,11 @@ class Manifest:
     def contradicted(self) -> int:
         """How many different pictures stand under more than one class."""
         return len({(item.digest, item.label) for item in self.items}) - len({i.digest for i in self.items})
+
+    @cached_property
+    def grey(self) -> bool:
+        """Whether all pictures are known to be grey."""
+        return all(item.grey for item in self.items)
 
     @cached_property
     def content(self) -> str:
@@ -173,11 +180,11 @@ def read_manifest(
     faults += wrong
     facts = scan(listing, progress)
 
-    rows: list[tuple[Row, str, str]] = []
+    rows: list[tuple[Row, str, Facts]] = []
     skipped = []
     for row, group, found in zip(listing.rows, groups, facts, strict=True):
         if not isinstance(found, str):
-            rows.append((row, group, found.digest))
+            rows.append((row, group, found))
         elif settings.on_bad_image == "skip":
             skipped.append(f"{row.path}: {found}")
         else:
@@ -187,8 +194,8 @@ def read_manifest(
         faults += _class_faults(listing, counted, test_split)
     classes = tuple(sorted(counted, key=numbers_first))
     items = tuple(
-        Item(row.path, classes.index(row.label), group, row.split, digest)
-        for row, group, digest in rows
+        Item(row.path, classes.index(row.label), group, row.split, found.digest, found.grey)
+        for row, group, found in rows
         if row.label in counted
     )
     manifest = Manifest(path, listing.kind, classes, items, test_split, tuple(skipped))
