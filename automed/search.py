@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from automed.data.cache import asked_limit
 from automed.data.folds import Folds, make_folds
 from automed.data.manifest import Manifest, read_manifest
 from automed.errors import AutomedError, Interrupted, SpaceError
+from automed.job import open_job
 from automed.results.judge import judge
 from automed.results.show import live_view, print_verdict, untrainable
 from automed.results.status import find_study
@@ -32,6 +34,7 @@ from automed.study.join import Guest, join_study, told_apart
 from automed.study.launch import Outcome, Snapshot, launch
 from automed.study.limits import Limits
 from automed.study.open import OpenStudy, find_database, open_study, reopen_study
+from automed.study.patience import Patience
 from automed.study.preflight import preflight
 
 _QUIET_EVERY = 30.0  # seconds between two lines where there is no screen to draw on
@@ -84,6 +87,7 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict:
     if not is_embedded(wish.storage, folder):
         find_database(wish.storage, folder)
     site = choose_site(wish.launcher, wish.options, alone=alone, workers=wish.workers)
+    asked_limit()  # a slip there is told before anything is made
     manifest = _read_images(experiment, _data_path(experiment, wish), console)
     folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
     console.print(_describe(experiment, manifest, folds), soft_wrap=True)
@@ -96,7 +100,9 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict:
 
 
 def _run(opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console: Console) -> Verdict:
-    outcome = _watch(opened, opened.experiment.study.trials, wish, site, console)
+    trials = opened.experiment.study.trials
+    _prepare_pictures(opened, trials, wish, console)
+    outcome = _watch(opened, trials, wish, site, console)
     _refuse_unfinished(outcome, opened)
     winner = outcome.snapshot.best
     if winner is None:
@@ -129,6 +135,7 @@ def run_worker(visit: Visit, console: Console | None = None) -> None:
     folder = visit.guest.folder or Path("studies") / visit.study
     alone = of_this_machine(visit.storage, folder)
     site = choose_site(visit.launcher, visit.options, alone=alone, workers=visit.workers)
+    asked_limit()
     with served(visit.storage, folder) as storage:
         with _progress(console, "reading pictures") as advance:
             opened = join_study(
@@ -144,6 +151,7 @@ def _help(opened: OpenStudy, visit: Visit, site: Callable[[Orders], Site], conso
     console.print(f"joined '{opened.name}' for its {trials} trials, in {opened.folder}", soft_wrap=True)
     for line in told_apart(opened):
         console.print(line, soft_wrap=True)
+    _prepare_pictures(opened, trials, visit, console)
     host = socket.gethostname().partition(".")[0]
     outcome = _watch(opened, trials, visit, site, console, label=host)
     _refuse_unfinished(outcome, opened)
@@ -223,6 +231,20 @@ def _describe(experiment: Experiment, manifest: Manifest, folds: Folds) -> str:
 def _try_networks(experiment: Experiment, manifest: Manifest, console: Console) -> None:
     with tempfile.TemporaryFile("w+") as log, _progress(console, "trying networks") as advance:
         preflight(experiment, classes=len(manifest.classes), log=log, on_network=advance)
+
+
+def _prepare_pictures(opened: OpenStudy, trials: int, wish: Wish | Visit, console: Console) -> None:
+    """Make at once what the trials to come would make one by one, decoding every picture for each."""
+    left = trials - Patience(wish.limits.storage_patience)(lambda: record.counts(opened.study)).done
+    if left <= 0 or wish.launcher != "local":  # elsewhere, each worker's machine has a cache of its own
+        return
+    from automed.study.pictures import take_stock
+
+    manifest, _, _ = open_job(opened.folder)
+    stock = take_stock(opened.experiment.space, manifest, left)
+    console.print(stock.line(), soft_wrap=True)
+    with _progress(console, "preparing pictures") as advance:
+        stock.prepare(advance)
 
 
 def _watch(

@@ -119,6 +119,11 @@ def held() -> int:
     return sum(entry.size for entry in _entries())
 
 
+def most_room() -> int:
+    """How many bytes the cache can hold of what is limited, were all of it made anew."""
+    return min(cache_limit(), _free() + held() - SPARE)
+
+
 def mark_used(file: Path) -> None:
     """Let a file count as used just now."""
     with contextlib.suppress(OSError):  # gone, or another user's

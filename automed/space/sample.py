@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from automed.settings import Scalar
 from automed.space.knob import Knob, word
+
+_DRAWS = 4000
 
 
 @dataclass(frozen=True)
@@ -66,3 +70,44 @@ def sample(space: SearchSpace, suggest: Callable[[Knob], Scalar]) -> dict[str, S
             drawn[knob.name] = knob.choices[0] if knob.single else suggest(knob)
         known[knob.name] = drawn.get(knob.name, knob.default)
     return drawn
+
+
+def combinations(
+    space: SearchSpace, names: Sequence[str], defaults: Mapping[str, Scalar], *, countable: bool = False
+) -> Counter[tuple[Scalar, ...]]:
+    """The values that some settings can have together, and how often each combination was drawn.
+
+    Found by drawing: conditions may hang on any other knob, and what is very rare may be missed.
+
+    Args:
+        space: what may be tried.
+        names: the settings.
+        defaults: their values where they are not asked.
+        countable: leave out the values of a range without a grid, but for those that `start_from` names.
+    """
+    # Not for secrets: any fixed sequence does.
+    chance = random.Random(0)  # noqa: S311
+    knobs = _needed(space, names)
+    vague = (
+        {knob.name for knob in knobs if knob.name in names and knob.points() is None} if countable else set()
+    )
+    found: Counter[tuple[Scalar, ...]] = Counter()
+    for start in ({}, *space.start_from):
+
+        def suggest(knob: Knob, start: dict[str, Scalar] = start) -> Scalar:
+            return start.get(knob.name, chance.choice(knob.candidates()))
+
+        for _ in range(_DRAWS if not start else 100):
+            drawn = sample(SearchSpace(space.fixed, knobs), suggest)
+            if not any(name in drawn and name not in start for name in vague):
+                found[tuple({**defaults, **drawn}[name] for name in names)] += 1
+    return found
+
+
+def _needed(space: SearchSpace, names: Sequence[str]) -> tuple[Knob, ...]:
+    """The knobs of these names, and all that their conditions look at."""
+    needed = set(names)
+    for knob in reversed(space.knobs):  # a condition looks at what stands before it
+        if knob.name in needed:
+            needed.update(knob.looks_at)
+    return tuple(knob for knob in space.knobs if knob.name in needed)
