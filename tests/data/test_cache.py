@@ -145,7 +145,7 @@ def test_a_full_disk_is_told_and_nothing_goes_in_vain(own_cache: Path, disk) -> 
     disk(10**10)
     store(own_cache / "images" / "a", 400_000)
     disk(-cache.SPARE + 1000)
-    with pytest.raises(NoRoomError, match="need 0.5 MB, but 0 MB are free") as caught:
+    with pytest.raises(NoRoomError, match=r"need 0\.5 MB, but 0 MB are free") as caught:
         cache.make_room(500_000)
     assert caught.value.hint == "$AUTOMED_CACHE names another folder"
     assert names(own_cache) == ["a"]
@@ -183,7 +183,9 @@ with storing(cache_folder("images") / "a.npy", 1000) as stream:
 def test_parts_of_dead_processes_are_swept_and_those_of_living_ones_are_not(own_cache: Path) -> None:
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", KILLED], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
+            [sys.executable, "-c", KILLED],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
         )
         for _ in range(2)
     ]
@@ -206,9 +208,7 @@ def test_parts_of_dead_processes_are_swept_and_those_of_living_ones_are_not(own_
     assert names(own_cache) == ["b.npy"]
 
 
-def test_without_locks_parts_are_known_by_their_age(
-    own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_locks_parts_are_known_by_their_age(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "fcntl", None)
     folder = cache.cache_folder("images")
     for number, age in enumerate((0, 2 * 86400)):
