@@ -107,6 +107,23 @@ def test_it_ends_with_a_winner_and_all_that_a_reviewer_asks_for(finished: Path) 
     assert searched["scores"]["macro_f1"] == pytest.approx(np.mean(verdict["fold_scores"]))
 
 
+def test_pictures_are_prepared_before_the_first_trial(finished: Path) -> None:
+    said = (finished / "said.txt").read_text()
+    assert "1 kind of prepared pictures, 0.1 MB, in " in said
+    assert said.index("prepared pictures") < said.index("of 3 trials")
+
+
+def test_a_limit_that_is_no_size_is_one_error_and_nothing_is_made(
+    images: Path, tmp_path: Path, shell: MakeShell
+) -> None:
+    (tmp_path / "small.yaml").write_text(SPACE)
+    said = search(shell(tmp_path, AUTOMED_CACHE_LIMIT="20"), images, code=2)
+    assert said == "$AUTOMED_CACHE_LIMIT: '20' is no size: write 800MB, 4GB or 2GiB, or 0 for all there is\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["small.yaml"]
+    command = ("worker", "--study", "small", "--studies", "studies")
+    assert "is no size" in shell(tmp_path, AUTOMED_CACHE_LIMIT="20").run(*command, code=2)
+
+
 def test_every_complete_trial_keeps_a_probability_for_every_searched_image(finished: Path) -> None:
     folder = finished / "studies" / "small"
     searched = json.loads((folder / "winner" / "verdict.json").read_text())["cross_validated"]["images"]

@@ -155,7 +155,7 @@ def test_what_is_in_use_is_the_last_to_make_room(
     assert {file.name for file in built(own_cache)} == left
     np.testing.assert_array_equal(mapped_elsewhere, before)
     monkeypatch.setenv(cache.LIMIT, "1MB")
-    with pytest.raises(DataError, match=r"need 1\.2 MB, but the cache may hold 1 MB(.|\n)*_LIMIT allows more"):
+    with pytest.raises(DataError, match=r"need 1\.2 MB, but the cache may hold 1 MB(.|\n)*_LIMIT allows"):
         load_images(manifest, Preprocess(), 224)
     assert used.any() and len(built(own_cache)) == 3
 

@@ -11,11 +11,12 @@ import pytest
 from automed.config import TrialConfig, from_flat, to_flat
 from automed.settings import inspect_settings
 from automed.space.knob import Knob
-from automed.space.sample import SearchSpace, sample
+from automed.space.sample import SearchSpace, combinations, sample
 from automed.study.experiment import read_experiment, shipped
 
 SHIPPED = ("brain", "brain_cpu", "minimal", "phantom")
 SETTINGS = inspect_settings(TrialConfig)
+FAMILIES = ("alexnet", "resnet18", "vit_tiny_patch16_224", "tf_efficientnet_lite0")
 
 SPACE = """
 study: {name: x}
@@ -179,3 +180,23 @@ def test_optuna_takes_the_first_trials_as_they_are(name: str) -> None:
         trial = study.ask()
         drawn = sample(space, lambda knob: trial._suggest(knob.name, knob.distribution()))  # noqa: B023
         assert {key: drawn[key] for key in start} == start
+
+
+def test_combinations_follow_conditions_and_stand_for_what_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(SPACE)
+    space = read_experiment(tmp_path / "x.yaml").space
+    names = ("model.name", "model.pretrained", "freeze.depth")
+    found = combinations(space, names, {"model.pretrained": False, "freeze.depth": 0.0})
+    depths = (0.0, 0.25, 0.5, 0.75, 1.0)
+    tuned = {(name, True, depth) for name in ("resnet18", "tf_efficientnet_lite0") for depth in depths}
+    assert set(found) == tuned | {(name, False, 0.0) for name in FAMILIES}
+    assert found["alexnet", False, 0.0] > found["resnet18", False, 0.0], (
+        "which is half of the time pretrained"
+    )
+
+
+def test_values_of_a_range_are_counted_where_the_first_trials_name_them(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(SPACE)
+    space = read_experiment(tmp_path / "x.yaml").space
+    assert set(combinations(space, ("optim.lr",), {}, countable=True)) == {(1e-3,)}
+    assert {(1e-5,), (1e-3,), (3e-2,)} < set(combinations(space, ("optim.lr",), {}))
