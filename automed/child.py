@@ -7,6 +7,7 @@ an event (`automed.study.attempt` is the other end)::
     <- {"do": "train", "study": FOLDER, "trial": FOLDER, "seed": 0, "number": 42,
         "micro_batch": null, "memory": 0}
     -> {"event": "begun"}
+    -> {"event": "waiting", "what": "pictures", "done": 512, "total": 2870}
     -> {"event": "resumed", "curve": [[0, 0, 0.5], ...], ...}             <- {"go": true}
     -> {"event": "epoch", "fold": 0, "epoch": 3, "score": 0.71, ...}      <- {"go": true}
     -> {"event": "fold", "fold": 0, "score": 0.83}                        <- {"go": true}
@@ -14,6 +15,7 @@ an event (`automed.study.attempt` is the other end)::
 
     <- {"do": "refit", "study": FOLDER, "trial": FOLDER, "out": FOLDER, "seed": 0, "number": 42, "epochs": 9,
         "micro_batch": null}
+    -> {"event": "waiting", ...}
     -> {"event": "epoch", ...}                                            <- {"go": true}
     -> {"event": "done"}
 
@@ -48,7 +50,7 @@ from automed.models.weights import weight_source
 from automed.result import Epoch, FoldResult
 from automed.train.checkpoint import CANNOT_WRITE
 from automed.train.learner import Learner
-from automed.train.memory import cap_memory
+from automed.train.memory import cap_memory, reuse_memory
 from automed.trial import refit, run_trial, write_result
 
 
@@ -94,6 +96,9 @@ class _Remote:
             fold_scores=[one.scores[self.metric] for one in folds],
         )  # fmt: skip
 
+    def waiting(self, what: str, done: int, total: int) -> None:
+        self.line.tell(event="waiting", what=what, done=done, total=total)
+
     def epoch(self, row: Epoch) -> bool:
         return self.line.stop(event="epoch", epochs=self.epochs, folds=self.folds, **asdict(row))
 
@@ -128,7 +133,7 @@ def _refit(line: Line, request: dict[str, Any]) -> dict[str, Any]:
     remote = _Remote(line, epochs=epochs, folds=folds.count, metric=job.metric)
     config = _config(Path(request["trial"]))
     learner, probabilities = refit(
-        config, study, remote.epoch,
+        config, study, remote,
         seed=request["seed"], number=request["number"], epochs=epochs, micro_batch=request["micro_batch"],
     )  # fmt: skip
     state = {name: value.contiguous() for name, value in learner.module.state_dict().items()}
@@ -206,6 +211,7 @@ def main() -> None:
     # A library that prints must not break the protocol: file descriptor 1 becomes the log.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    reuse_memory()
     line = Line(sys.stdin, events)
     for request in line.requests():
         answer(line, request)

@@ -75,6 +75,18 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     batch: Annotated[int, setting("images a step", ge=1, le=65536)] = 32
     epochs: Annotated[int, setting("passes over the training images", ge=1, le=10000)] = 10
+    views: Annotated[
+        int,
+        setting(
+            "varied views of each picture that are drawn once and kept; 0: varied anew each time",
+            ge=0,
+            le=64,
+            needs=(
+                Needs("freeze.depth", above=0),
+                Needs("augment.policy", among=("light", "strong", "custom")),
+            ),
+        ),
+    ] = 0
     patience: Annotated[
         int, setting("epochs without progress before a fold stops; 0: train them all", ge=0)
     ] = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class TrialResult:
     """A trial that ran to its end, or, with `pruned`, until it was told to stop.
 
     `curve` holds every epoch trained, `folds` only the folds that were finished. `seconds` is wall time,
-    `peak_memory` is in bytes, `plan` tells how it was computed (device, precision, batch sizes).
+    `peak_memory` is in bytes, `plan` tells how it was computed (device, precision, batch sizes), and `time`
+    how many of the seconds went where (`train.clock`).
     """
 
     curve: tuple[Epoch, ...]
@@ -54,6 +55,7 @@ class TrialResult:
     seconds: float
     peak_memory: int
     plan: dict[str, Any]
+    time: dict[str, float] = field(default_factory=dict)
 
     @property
     def fold_scores(self) -> list[float]:

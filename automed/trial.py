@@ -7,10 +7,10 @@ A study's folder holds all that its trials share (`job.py`), a trial's folder wh
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,27 @@ from automed.result import Epoch, TrialResult
 from automed.tasks.classify import Classify
 from automed.train.checkpoint import Checkpoint
 from automed.train.crossval import Reporter, cross_validate
-from automed.train.learner import Learner, Material
+from automed.train.feed import Material
+from automed.train.learner import Learner
 from automed.train.plan import make_plan
+from automed.train.replay import Waiting
 
 
-def load_material(study: Path, config: TrialConfig) -> Material:
-    """The images as `config` wants them, and what is asked of them."""
+def load_material(study: Path, config: TrialConfig, waiting: Waiting) -> Material:
+    """The images as `config` wants them, and what is asked of them; `waiting` hears of their preparation."""
     manifest, _, job = open_job(study)
+    images = load_images(
+        manifest, config.preprocess, config.model.image_size,
+        progress=lambda done, total: waiting("pictures", done, total),
+    )  # fmt: skip
     return Material(
-        images=load_images(manifest, config.preprocess, config.model.image_size),
+        images=images,
         labels=manifest.labels,
         task=Classify(outputs=len(manifest.classes)),
         weights=weight_source(job.weights),
         metric=job.metric,
+        searched=manifest.search,
+        content=manifest.searched_content,
     )
 
 
@@ -70,17 +78,17 @@ def run_trial(
         kept = Checkpoint(checkpoint, hashlib.sha256(key).hexdigest())
     return cross_validate(
         config,
-        load_material(study, config),
+        load_material(study, config, reporter.waiting),
         [folds.split(fold) for fold in range(folds.count)],
         reporter,
         seed=(seed, number),
-        plan=make_plan(config.train.batch, micro_batch),
+        plan=make_plan(config, micro_batch),
         checkpoint=kept,
     )
 
 
 def refit(
-    config: TrialConfig, study: Path, on_epoch: Callable[[Epoch], bool], *,
+    config: TrialConfig, study: Path, reporter: Reporter, *,
     seed: int, number: int, epochs: int, micro_batch: int | None = None,
 ) -> tuple[Learner, np.ndarray]:  # fmt: skip
     """Train on every image of the search, with nothing held back to stop on.
@@ -88,7 +96,7 @@ def refit(
     Args:
         config: the winner.
         study: the study's folder.
-        on_epoch: is told of every epoch; True stops.
+        reporter: is told of every epoch.
         seed: the study's.
         number: the trial's.
         epochs: how many of `train.epochs` to train: where the folds found their best.
@@ -99,13 +107,15 @@ def refit(
     """
     manifest, folds, _ = open_job(study)
     learner = Learner(
-        config, load_material(study, config),
+        config, load_material(study, config, reporter.waiting),
         training=manifest.search, validation=np.empty(0, np.int64),
-        fold=folds.count, seed=(seed, number, folds.count), plan=make_plan(config.train.batch, micro_batch),
+        fold=folds.count, seed=(seed, number, folds.count), plan=make_plan(config, micro_batch),
+        waiting=reporter.waiting,
     )  # fmt: skip
-    while learner.epoch < epochs:
-        if on_epoch(learner.advance()):
-            break
+    with contextlib.closing(learner):
+        while learner.epoch < epochs:
+            if reporter.epoch(learner.advance()):
+                break
     return learner, learner.evaluate(manifest.test).decoded
 
 
@@ -134,6 +144,7 @@ def write_result(folder: Path, result: TrialResult) -> dict[str, Any]:
         "seconds": result.seconds,
         "peak_memory": result.peak_memory,
         "plan": result.plan,
+        "time": result.time,
     }
     with replacing(folder / "result.json") as file:
         file.write(msgspec.json.format(msgspec.json.encode(summary)))

@@ -157,8 +157,18 @@ class Augmenter:
         self._compose = _compose(strengths)
         cv2.setNumThreads(1)  # a worker is one thread
 
+    @property
+    def varies(self) -> bool:
+        """Whether single pictures are varied."""
+        return self._compose is not None
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures of a batch are mixed."""
+        return bool(self._mixes)
+
     def __call__(self, images: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> Batch:
-        """Vary a batch; the inputs stay as they are.
+        """Vary and mix a batch; the inputs stay as they are.
 
         Args:
             images: (B, H, W, C) uint8.
@@ -169,13 +179,21 @@ class Augmenter:
             New arrays of the same shapes and types.
         """
         assert images.shape[1:] == self.shape and targets.shape == (len(images), self.classes)
-        images, targets = images.copy(), targets.copy()
+        return self.mix(self.vary(images, rng), targets.copy(), rng)
+
+    def vary(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Every picture by itself, in a new array (B, H, W, C)."""
+        images = images.copy()
         if self._compose is not None:
             # One generator for all transforms: `set_random_seed` would give each the same numbers, so that
             # left-right and up-down flips always came together; and it costs more than most transforms.
             self._compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))  # noqa: S311
             for row, image in enumerate(images):
                 images[row] = self._compose(image=image)["image"]
+        return images
+
+    def mix(self, images: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> Batch:
+        """The pictures of a batch with each other."""
         for name, strength in self._chosen(rng):
             images, targets = MIXES[name](images, targets, strength, rng)
         return images, targets.astype(np.float32, copy=False)

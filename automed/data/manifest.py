@@ -118,6 +118,11 @@ class Manifest:
         return _digest([item.digest for item in self.items])
 
     @cached_property
+    def searched_content(self) -> str:
+        """A digest of the pictures that may be searched, in their order."""
+        return _digest([self.items[row].digest for row in self.search])
+
+    @cached_property
     def fingerprint(self) -> str:
         """A digest of pictures, labels, groups and splits, wherever they lie."""
         rows = zip(self.items, self.groups.tolist(), strict=True)

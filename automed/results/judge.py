@@ -112,7 +112,9 @@ def _refit(
                 micro_batch=winner.result.plan.get("micro_batch"),
             )  # fmt: skip
             trained = 0
-            while not _ended(inbox.get(), log_file):
+            while not _ended(note := inbox.get(), log_file):
+                if note.event["event"] == "waiting":
+                    continue
                 trained += 1
                 if on_epoch is not None:
                     on_epoch(trained, epochs)

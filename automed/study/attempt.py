@@ -3,6 +3,7 @@
 What can happen, and the one answer to it:
 
     begun           noted: from here on a death may be the trial's own fault
+    waiting         a sign of life: pictures are prepared, or what frozen stages give is kept
     epoch, fold     recorded; at a rung or a fold's end the pruner is asked
     resumed         a checkpoint was found: what it holds is recorded, and the trial goes on from there
     done            told as complete or pruned
@@ -132,7 +133,7 @@ class Attempt:
         what = event["event"]
         if what not in ("exit", "hang"):
             self._begin()
-        if what == "begun":
+        if what in ("begun", "waiting"):  # a sign of life
             return True
         if what == "done":
             return self._finish(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,7 +13,9 @@ import numpy as np
 from automed.config import TrialConfig
 from automed.result import Epoch, FoldResult, TrialResult
 from automed.train.checkpoint import Checkpoint
-from automed.train.learner import Learner, Material
+from automed.train.clock import PARTS, Clock
+from automed.train.feed import Material
+from automed.train.learner import Learner
 from automed.train.memory import PeakMemory
 from automed.train.plan import Plan
 
@@ -22,6 +25,10 @@ class Reporter(Protocol):
 
     def resumed(self, curve: Sequence[Epoch], folds: Sequence[FoldResult]) -> bool:
         """The trial goes on from a checkpoint that holds this much. Stop?"""
+        ...
+
+    def waiting(self, what: str, done: int, total: int) -> None:
+        """Something is made that the next epoch needs, and so much of it is done."""
         ...
 
     def epoch(self, row: Epoch) -> bool:
@@ -59,63 +66,73 @@ def cross_validate(
         TrialError: the configuration cannot be trained.
         OSError: the checkpoint cannot be written.
     """
-    started, memory = time.perf_counter(), PeakMemory()
+    started, memory, clock = time.perf_counter(), PeakMemory(), Clock()
     state = checkpoint.load() if checkpoint else None
     before = _Progress() if state is None else _Progress.of(state)
     curve, results = before.curve, before.folds
+
+    def now() -> _Progress:
+        seconds = before.seconds + time.perf_counter() - started
+        spent: dict[str, float] = {
+            part: before.time.get(part, 0.0) + clock.seconds.get(part, 0.0) for part in PARTS
+        }
+        return _Progress(curve, results, seconds, max(before.peak, memory.peak()), spent)
+
     stop = False if state is None else reporter.resumed(curve, results)
     for fold in range(len(results), len(splits)):
-        learner = _learner(config, material, splits[fold], fold, (*seed, fold), plan)
-        if state is not None:
-            learner.restore(state["learner"])
-            state = None
-        told = {**plan.record(), "norm_batch": learner.norm_batch}
-        while not (learner.finished or stop):
-            curve.append(learner.advance())
-            seconds = before.seconds + time.perf_counter() - started
-            if checkpoint:
-                now = _Progress(curve, results, seconds, max(before.peak, memory.peak()))
-                checkpoint.save({**asdict(now), "learner": learner.state()})
-            stop = reporter.epoch(curve[-1])
-        if learner.finished:
-            results.append(learner.result())
-            # The last fold's end is the trial's end: there is nothing left to stop.
-            stop = reporter.fold(results[-1]) or stop
+        training, validation = splits[fold]
+        learner = Learner(
+            config, material, training=training, validation=validation, fold=fold, seed=(*seed, fold),
+            plan=plan, clock=clock, waiting=reporter.waiting,
+        )  # fmt: skip
+        with contextlib.closing(learner):
+            if state is not None:
+                learner.restore(state["learner"])
+                state = None
+            told = {**plan.record(), "norm_batch": learner.norm_batch, "features": learner.kept}
+            while not (learner.finished or stop):
+                curve.append(learner.advance())
+                if checkpoint:
+                    with clock.part("checkpoint"):
+                        checkpoint.save({**asdict(now()), "learner": learner.state()})
+                with clock.part("storage"):
+                    stop = reporter.epoch(curve[-1])
+            if learner.finished:
+                results.append(learner.result())
+                # The last fold's end is the trial's end: there is nothing left to stop.
+                with clock.part("storage"):
+                    stop = reporter.fold(results[-1]) or stop
         del learner  # before the next one is built beside it
         if stop:
             break
+    end = now()
     return TrialResult(
         curve=tuple(curve),
         folds=tuple(results),
         pruned=stop and len(results) < len(splits),
         metric=material.metric,
-        seconds=before.seconds + time.perf_counter() - started,
-        peak_memory=max(before.peak, memory.peak()),
+        seconds=end.seconds,
+        peak_memory=end.peak,
         plan=told,
+        time=end.time,
     )
 
 
 @dataclass
 class _Progress:
-    """What a checkpoint tells of a trial beside the fold that is under way. `seconds` were trained so far."""
+    """What a checkpoint tells of a trial beside the fold that is under way.
+
+    `seconds` were trained so far, and `time` tells on what.
+    """
 
     curve: list[Epoch] = field(default_factory=list)
     folds: list[FoldResult] = field(default_factory=list)
     seconds: float = 0.0
     peak: int = 0
+    time: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> _Progress:
         curve = [Epoch(**row) for row in state["curve"]]
         folds = [FoldResult(**one) for one in state["folds"]]
-        return cls(curve, folds, state["seconds"], state["peak"])
-
-
-def _learner(
-    config: TrialConfig, material: Material, split: tuple[np.ndarray, np.ndarray], fold: int,
-    seed: tuple[int, ...], plan: Plan,
-) -> Learner:  # fmt: skip
-    training, validation = split
-    return Learner(
-        config, material, training=training, validation=validation, fold=fold, seed=seed, plan=plan
-    )  # fmt: skip
+        return cls(curve, folds, state["seconds"], state["peak"], state["time"])

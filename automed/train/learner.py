@@ -9,33 +9,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automed.config import TrialConfig
-from automed.data.augment import Augmenter
 from automed.errors import TrialError
 from automed.models.build import Network, build_network
 from automed.models.freeze import is_held, thaw
-from automed.models.weights import WeightSource
 from automed.result import Epoch, FoldResult
-from automed.tasks.task import Task
 from automed.train.chance import Chance
+from automed.train.clock import Clock
+from automed.train.feed import Feed, Material, Pictures, make_steps
 from automed.train.optim import Course, build_optimizer
 from automed.train.order import class_weights, epoch_order, portions
 from automed.train.plan import Plan
+from automed.train.replay import Replay, Waiting, open_replay
 
 _AUXILIARY_WEIGHT = 0.3  # of each auxiliary classifier's loss (Szegedy et al. 2015)
+_LOOK = 16  # steps between two looks at the training loss
 
 
-@dataclass(frozen=True)
-class Material:
-    """What all folds of a trial share. `images` (n, H, W, C) uint8 and `labels` (n,) cover the manifest."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    task: Task
-    weights: WeightSource
-    metric: str
+def _wait(what: str, done: int, total: int) -> None:
+    """Nobody is told."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,8 @@ class Learner:
         fold: its number.
         seed: integers that the fold's randomness derives from: study seed, trial number, fold.
         plan: device, precision, batch sizes.
+        clock: sums up where the time goes.
+        waiting: hears of what is made before the first epoch.
 
     Two learners with the same arguments on the same machine give the same curve, bit for bit, in any order
     and whatever else used torch's global random state in between: each owns its state.
@@ -73,28 +70,30 @@ class Learner:
         fold: int,
         seed: tuple[int, ...],
         plan: Plan,
+        clock: Clock | None = None,
+        waiting: Waiting = _wait,
     ) -> None:
         self.config, self.material, self.plan, self.fold = config, material, plan, fold
         self.training, self.validation = training, validation
+        self.clock = clock or Clock()
         self.chance = Chance(seed)
-        with self.chance.held():
+        with self.clock.part("build"), self.chance.held():
             self.network = self._build()
         self.module = self.network.module.to(plan.device).to(memory_format=torch.channels_last)
         self.optimizer = build_optimizer(self.module, config.optim, thaws=config.freeze.thaw_epoch > 0)
+        self.scaler = torch.amp.GradScaler(plan.device, enabled=plan.scaled)
         self.course = Course(config.schedule, self.optimizer, config.optim.lr, config.train.epochs)
         if plan.micro_batch == 1 < plan.batch and self.norm_batch:
             raise TrialError("its batch norms need two at once", kind="memory")
-        self.augmenter = Augmenter(
-            config.augment,
-            size=config.model.image_size,
-            channels=config.preprocess.channels,
-            classes=material.task.outputs,
-        )
         strata = material.task.strata(material.labels[training])
         weights = class_weights(strata, material.task.outputs)
         weighted = config.imbalance == "class_weights"
         self.criterion = material.task.criterion(config.loss, weights if weighted else None)
-        self._scale, self._shift = _normalisation(self.network, plan.device)
+        self.pictures = Pictures(config, material, self.network, plan)
+        with self.clock.part("prefix"):
+            self.replay, self.kept = open_replay(
+                config, material, self.network, self.pictures, fold=fold, waiting=waiting
+            )  # fmt: skip
         self.epoch = 0
         self.best_epoch = 0
         self.best: Evaluation | None = None
@@ -142,16 +141,18 @@ class Learner:
         if len(rows) == 0:
             return Evaluation(math.nan, {}, np.empty((0, self.material.task.outputs), np.float32))
         self.module.eval()
+        replay = self._replay if self._replay is not None and self._replay.covers(rows) else None
+        feed: Feed = replay or self.pictures
         outputs, loss = [], 0.0
-        with torch.inference_mode():
+        with self.clock.part("evaluation"), torch.inference_mode():
             for start in range(0, len(rows), self.plan.evaluation_batch):
                 part = rows[start : start + self.plan.evaluation_batch]
                 targets = self.material.task.targets(self.material.labels[part])
-                output = self._forward(self.material.images[part])
-                loss += self.criterion(output, self._tensor(targets)).item() * len(part)
+                output = feed.run(feed.judging(part))
+                loss += self.criterion(output, self.pictures.tensor(targets)).item() * len(part)
                 outputs.append(self.material.task.decode(output).cpu().numpy())
-        decoded = np.concatenate(outputs)
-        scores = self.material.task.scores(self.material.labels[rows], decoded)
+            decoded = np.concatenate(outputs)
+            scores = self.material.task.scores(self.material.labels[rows], decoded)
         return Evaluation(loss / len(rows), scores, decoded)
 
     def result(self) -> FoldResult:
@@ -165,6 +166,10 @@ class Learner:
             probabilities=self.best.decoded,
         )
 
+    def close(self) -> None:
+        """End what it started."""
+        self.pictures.close()
+
     def state(self) -> dict[str, Any]:
         """Everything that another learner with the same arguments needs to go on from here.
 
@@ -175,6 +180,7 @@ class Learner:
             "epoch": self.epoch,
             "module": {key: value for key, value in self.module.state_dict().items() if key not in still},
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "course": self.course.state(),
             "chance": self.chance.state(),
             "best_epoch": self.best_epoch,
@@ -190,6 +196,7 @@ class Learner:
         told = self.module.load_state_dict(state["module"], strict=False)
         assert not told.unexpected_keys and set(told.missing_keys) == self._still(), told
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         self.course.restore(state["course"])
         self.chance.restore(state["chance"])
         self.best_epoch, self._best_value = state["best_epoch"], state["best_value"]
@@ -215,56 +222,61 @@ class Learner:
             weights=self.material.weights,
         )
 
+    @property
+    def _replay(self) -> Replay | None:
+        """What is kept, while the frozen stages are what they were."""
+        thawed = self.epoch >= self.config.freeze.thaw_epoch > 0
+        return None if thawed else self.replay
+
     def _train_epoch(self) -> tuple[float, float]:
         self.module.train()
         strata = self.material.task.strata(self.material.labels[self.training])
         order = epoch_order(self.training, strata, self.config.imbalance, self.chance.rng)
-        parts = list(portions(order, self.plan.batch))
-        total, lr = 0.0, 0.0
-        for step, part in enumerate(parts):
-            lr = self.course.set(self.epoch + step / len(parts))
-            total += self._step(part) * len(part)
-        return total / sum(map(len, parts)), lr
+        steps = make_steps(list(portions(order, self.plan.batch)), self.pictures.views, self.chance.rng)
+        feed: Feed = self._replay if self._replay is not None and self._replay.learns else self.pictures
+        batches = feed.training(steps)
+        total, lr = torch.zeros((), device=self.plan.device), 0.0
+        for done, step in enumerate(steps):
+            with self.clock.part("data"):
+                inputs, targets = next(batches)
+            lr = self.course.set(self.epoch + done / len(steps))
+            total += self._step(feed, inputs, targets) * len(step.rows)
+            if done % _LOOK == 0 or done == len(steps) - 1:  # a look at a loss waits for the GPU
+                self._refuse_divergence(total)
+        return total.item() / sum(len(step.rows) for step in steps), lr
 
-    def _step(self, part: np.ndarray) -> float:
-        targets = self.material.task.targets(self.material.labels[part])
-        images, targets = self.augmenter(self.material.images[part], targets, self.chance.rng)
+    def _step(self, feed: Feed, inputs: Tensor, targets: Tensor) -> Tensor:
+        """One step of the optimiser; returns the mean loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        total = torch.zeros((), device=self.plan.device)
         # Pieces of one length, or one less: a last piece of one image would have no statistics.
-        pieces = -(-len(part) // self.plan.micro_batch)
-        edges = np.linspace(0, len(part), pieces + 1).astype(int).tolist()
+        pieces = -(-len(inputs) // self.plan.micro_batch)
+        edges = np.linspace(0, len(inputs), pieces + 1).astype(int).tolist()
         for piece in map(slice, edges, edges[1:]):
-            outputs = self._forward(images[piece])
-            wanted = self._tensor(targets[piece])
-            every = outputs if isinstance(outputs, tuple) else (outputs,)
-            loss = self.criterion(every[0], wanted)
-            for output in every[1:]:
-                loss = loss + _AUXILIARY_WEIGHT * self.criterion(output, wanted)
-            share = len(wanted) / len(part)
-            (loss * share).backward()  # type: ignore[no-untyped-call]
-            total += loss.item() * share
-        if not math.isfinite(total):
-            raise self._diverged("training loss", total)
-        self.optimizer.step()
+            with self.clock.part("forward"):
+                outputs = feed.run(inputs[piece])
+                wanted = targets[piece]
+                every = outputs if isinstance(outputs, tuple) else (outputs,)
+                loss = self.criterion(every[0], wanted)
+                for output in every[1:]:
+                    loss = loss + _AUXILIARY_WEIGHT * self.criterion(output, wanted)
+            share = len(wanted) / len(targets)
+            with self.clock.part("backward"):
+                self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach() * share
+        with self.clock.part("step"):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         return total
 
-    def _forward(self, images: np.ndarray) -> Any:
-        """The head's output; with auxiliary heads, while training, a tuple that begins with it."""
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.plan.device)
-        # (N, H, W, C) seen as (N, C, H, W) is channels-last already: nothing is copied.
-        inputs = pixels.permute(0, 3, 1, 2).float().mul_(self._scale).add_(self._shift)
-        device_type = torch.device(self.plan.device).type
-        low = self.plan.precision == "bfloat16"
-        with torch.autocast(device_type, dtype=torch.bfloat16, enabled=low):
-            return self.module(inputs)
+    def _refuse_divergence(self, total: Tensor) -> None:
+        loss = total.item()
+        if not math.isfinite(loss):
+            raise self._diverged("training loss", loss)
 
     def _diverged(self, what: str, value: float) -> TrialError:
         where = f"in fold {self.fold + 1}, epoch {self.epoch + 1}"
         return TrialError(f"diverged: the {what} became {value} {where}", kind="diverged")
-
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.plan.device)
 
     def _remember(self, evaluation: Evaluation) -> None:
         train = self.config.train
@@ -274,10 +286,3 @@ class Learner:
         value = -evaluation.loss if train.monitor == "loss" else evaluation.scores[self.material.metric]
         if self.best is None or value > self._best_value:
             self.best_epoch, self.best, self._best_value = self.epoch, evaluation, value
-
-
-def _normalisation(network: Network, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Factor and summand (1, C, 1, 1) that turn uint8 pixels into what the network was made for."""
-    mean = torch.tensor(network.mean, device=device).view(1, -1, 1, 1)
-    std = torch.tensor(network.std, device=device).view(1, -1, 1, 1)
-    return 1 / (255 * std), -mean / std

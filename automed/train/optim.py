@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2
 from torch import nn
 
 from automed.config import Optim, Schedule
+
+_FUSED = frozenset({"adam", "adamw", "sgd", "momentum"})  # torch's own, which step over all weights at once
 
 
 def build_optimizer(module: nn.Module, optim: Optim, *, thaws: bool) -> torch.optim.Optimizer:
@@ -21,6 +24,7 @@ def build_optimizer(module: nn.Module, optim: Optim, *, thaws: bool) -> torch.op
     if thaws:
         for parameter in frozen:
             parameter.requires_grad_(True)
+    fused: dict[str, Any] = {"fused": True} if optim.name in _FUSED else {}
     optimizer = create_optimizer_v2(
         module,
         opt=optim.name,
@@ -28,6 +32,7 @@ def build_optimizer(module: nn.Module, optim: Optim, *, thaws: bool) -> torch.op
         weight_decay=optim.weight_decay,
         momentum=optim.momentum,
         layer_decay=optim.layer_decay if optim.layer_decay < 1 else None,
+        **fused,
     )
     for parameter in frozen:
         parameter.requires_grad_(False)

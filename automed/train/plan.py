@@ -3,44 +3,103 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import shutil
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
-_EVALUATION_BATCH = 128
+from automed.config import TrialConfig
+
+_EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
+_MOST_LOADERS = 8
+BATCHES_AHEAD = 2
+"""Batches that a loader's process makes before they are asked for."""
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Device, precision and batch sizes. `micro_batch` images are held at once, `batch` make one step."""
+    """Device, precision and batch sizes.
+
+    `micro_batch` images are held at once, `batch` make one step. `loaders` processes prepare batches beside
+    the one that trains. `keep` says whether what frozen stages give may be kept.
+    """
 
     device: str
-    precision: str
+    precision: Precision
     batch: int
     micro_batch: int
     evaluation_batch: int
     threads: int
+    loaders: int = 0
+    keep: bool = True
 
     def record(self) -> dict[str, Any]:
         """The plan as it stands beside the scores."""
         return dataclasses.asdict(self)
 
+    def autocast(self) -> torch.autocast:
+        """The block computes in the plan's precision."""
+        low = self.precision != "float32"
+        kind = getattr(torch, self.precision) if low else torch.bfloat16
+        return torch.autocast(torch.device(self.device).type, dtype=kind, enabled=low)
 
-def make_plan(batch: int, micro_batch: int | None = None) -> Plan:
-    """The plan for this machine: bfloat16 where the GPU computes it, float32 elsewhere.
+    @property
+    def scaled(self) -> bool:
+        """Whether the loss has to be scaled: half precision has no room for small gradients."""
+        return self.precision == "float16"
+
+
+def make_plan(config: TrialConfig, micro_batch: int | None = None) -> Plan:
+    """The plan for this machine.
 
     Args:
-        batch: images a step.
-        micro_batch: how many of them fit into memory at once; all by default.
+        config: the trial.
+        micro_batch: how many images of a batch fit into memory at once; all by default.
     """
+    batch, size = config.train.batch, config.model.image_size
     held = min(micro_batch or batch, batch)
-    cuda = torch.cuda.is_available()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    threads = torch.get_num_threads()
     return Plan(
-        device="cuda" if cuda else "cpu",
-        precision="bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32",
+        device=device,
+        precision=_precision(device),
         batch=batch,
         micro_batch=held,
-        evaluation_batch=max(batch, _EVALUATION_BATCH) if micro_batch is None else held,
-        threads=torch.get_num_threads(),
+        evaluation_batch=max(batch, _EVALUATION_BATCH[device]) if micro_batch is None else held,
+        threads=threads,
+        loaders=_loaders(batch * size * size * config.preprocess.channels, threads)
+        if device == "cuda"
+        else 0,
     )
+
+
+def _loaders(batch_bytes: int, threads: int) -> int:
+    """Processes beside the one that trains, as many as can hand over their batches.
+
+    They do so through `/dev/shm`, to which Docker gives 64 MB unless it is told otherwise; who overflows it
+    dies of SIGBUS.
+    """
+    shared = Path("/dev/shm")  # noqa: S108 - where torch puts what processes share
+    free = shutil.disk_usage(shared).free if shared.is_dir() else 0
+    return max(0, min(threads - 1, _MOST_LOADERS, free // 2 // ((BATCHES_AHEAD + 1) * max(1, batch_bytes))))
+
+
+def _precision(device: str) -> Precision:
+    """The quickest that is safe: a processor without AMX is slower in bfloat16 than in float32."""
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return "bfloat16" if "amx_bf16" in _processor_flags() else "float32"
+
+
+@functools.cache
+def _processor_flags() -> frozenset[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())

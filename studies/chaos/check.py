@@ -123,6 +123,9 @@ class _Until:
     def resumed(self, curve: Sequence[Epoch], folds: Sequence[FoldResult]) -> bool:  # noqa: ARG002
         raise AssertionError("nothing was interrupted")
 
+    def waiting(self, what: str, done: int, total: int) -> None:
+        del what, done, total
+
     def epoch(self, row: Epoch) -> bool:
         return (row.fold, row.epoch) == self._last and row.fold >= self._folds
 

@@ -3,7 +3,7 @@ import pytest
 
 from automed.models.weights import weight_source
 from automed.tasks.classify import Classify
-from automed.train.learner import Material
+from automed.train.feed import Material
 
 SIZE, CLASSES = 32, 3
 

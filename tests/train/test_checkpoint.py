@@ -11,7 +11,7 @@ from automed.config import TrialConfig, from_flat
 from automed.result import Epoch, FoldResult
 from automed.train.checkpoint import Checkpoint
 from automed.train.crossval import cross_validate
-from automed.train.learner import Material
+from automed.train.feed import Material
 from automed.train.plan import make_plan
 
 FOLDS = np.arange(60) // 20
@@ -45,6 +45,9 @@ class Fate:
         self.told = (len(curve), len(folds))
         return False
 
+    def waiting(self, what: str, done: int, total: int) -> None:
+        pass
+
     def epoch(self, row: Epoch) -> bool:
         return self._step("epoch", row.fold, row.epoch)
 
@@ -71,7 +74,8 @@ def trained(material: Material, chosen: TrialConfig, folder: Path, fate: Fate, k
     # Whoever comes after a kill has another random state and other leftovers in memory.
     torch.manual_seed(len(fate.steps) + 17)
     return cross_validate(
-        chosen, material, SPLITS, fate, seed=(0, 3), plan=make_plan(16), checkpoint=Checkpoint(folder, key)
+        chosen, material, SPLITS, fate, seed=(0, 3), plan=make_plan(chosen),
+        checkpoint=Checkpoint(folder, key),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import pytest
 from automed.config import from_flat
 from automed.result import Epoch, FoldResult, TrialResult
 from automed.train.crossval import cross_validate
-from automed.train.learner import Material
+from automed.train.feed import Material
 from automed.train.plan import make_plan
 
 CONFIG = from_flat({
@@ -22,6 +22,9 @@ class Witness:
         self.told: list[tuple[str, int]] = []
         self.stop_at = stop_at
 
+    def waiting(self, what: str, done: int, total: int) -> None:
+        pass
+
     def epoch(self, row: Epoch) -> bool:
         return self._note("epoch", row.fold)
 
@@ -35,7 +38,7 @@ class Witness:
 
 def run(material: Material, stop_at: int | None = None) -> tuple[TrialResult, Witness]:
     witness = Witness(stop_at)
-    result = cross_validate(CONFIG, material, SPLITS, witness, seed=(0, 3), plan=make_plan(16))
+    result = cross_validate(CONFIG, material, SPLITS, witness, seed=(0, 3), plan=make_plan(CONFIG))
     return result, witness
 
 

@@ -8,7 +8,8 @@ import torch
 from automed.config import TrialConfig, from_flat
 from automed.errors import TrialError
 from automed.result import Epoch
-from automed.train.learner import Learner, Material
+from automed.train.feed import Material
+from automed.train.learner import Learner
 from automed.train.plan import make_plan
 
 TRAINING, VALIDATION = np.arange(36), np.arange(36, 60)
@@ -26,7 +27,7 @@ def config(**knobs: object) -> TrialConfig:
 def learner(material: Material, chosen: TrialConfig, fold: int = 0, **plan: int) -> Learner:
     return Learner(
         chosen, material, training=TRAINING, validation=VALIDATION, fold=fold, seed=(0, 7, fold),
-        plan=dataclasses.replace(make_plan(chosen.train.batch), **plan),
+        plan=dataclasses.replace(make_plan(chosen), **plan),
     )  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def test_small_portions_make_the_same_step(material: Material) -> None:
     """A network without batch norms cannot tell 8 images from 4 times 2."""
     chosen = config(
         model__name="vit_tiny_patch16_224", augment__policy="none", dropout__placement="none",
-        optim__name="sgd", optim__lr=0.05,
+        optim__name="sgd", optim__lr=0.01,
     )  # fmt: skip
     whole, pieces = (curve(learner(material, chosen, micro_batch=size)) for size in (8, 2))
     assert [row.train_loss for row in pieces] == pytest.approx([row.train_loss for row in whole], rel=1e-4)
@@ -133,7 +134,7 @@ def test_nothing_to_validate_on_gives_no_score_but_learns(material: Material) ->
     chosen = config(schedule__name="plateau", schedule__patience=0, augment__policy="none")
     one = Learner(
         chosen, material, training=TRAINING, validation=np.empty(0, np.int64), fold=0, seed=(0, 1, 2),
-        plan=make_plan(8),
+        plan=make_plan(chosen),
     )  # fmt: skip
     rows = curve(one)
     assert rows[1].train_loss < rows[0].train_loss

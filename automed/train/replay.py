@@ -1,0 +1,224 @@
+"""Run the frozen stages of a network once a picture, and go on from what they gave ever after.
+
+What they give depends on their weights and on the picture, not on fold, epoch or trial, so all of these share
+it. It is lawful only where nothing random and nothing that learns takes part, which is looked at
+(`models.prefix`) and then tried on pictures of the set before anything is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from automed.config import TrialConfig
+from automed.data.augment import strengths_of
+from automed.data.cache import NoRoomError
+from automed.models.build import Network
+from automed.models.prefix import NoPrefixError, Prefix, find_prefix, stray
+from automed.train.features import Features, NoFeaturesError
+from automed.train.feed import Material, Pictures, Step
+
+_VERSION = 1  # raise it when the same settings give other values
+_TRIED = 8  # pictures on which the rest of the network is compared with the whole
+_STRAYS = {torch.float32: 1e-4}  # largest difference of two logits, as a share of the largest
+_STRAYS_HALF = 3e-2
+
+Waiting = Callable[[str, int, int], None]
+"""Hears of (what is waited for, done, in all)."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Feeds what the frozen stages give (a `Feed`).
+
+    `views` holds the kept values of the pictures as they are and, after that, of their varied views; `place`
+    is where a row of the manifest stands in them, -1 for one that does not.
+    """
+
+    pictures: Pictures
+    prefix: Prefix
+    features: Features
+    views: tuple[np.ndarray, ...]
+    place: np.ndarray
+    learns: bool
+
+    def covers(self, rows: np.ndarray) -> bool:
+        """Whether all of these rows are kept."""
+        return bool((self.place[rows] >= 0).all())
+
+    def training(self, steps: Sequence[Step]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each step what the frozen stages give, and the targets."""
+        material = self.pictures.material
+        for step in steps:
+            targets = material.task.targets(material.labels[step.rows])
+            views = np.zeros(len(step.rows), np.int64) if step.views is None else step.views + 1
+            yield self._kept(self.place[step.rows], views), self.pictures.tensor(targets)
+
+    def judging(self, rows: np.ndarray) -> Tensor:
+        """What the frozen stages give for pictures as they are."""
+        return self._kept(self.place[rows], np.zeros(len(rows), np.int64))
+
+    def run(self, inputs: Tensor) -> Any:
+        """What the network gives for it."""
+        with self.pictures.plan.autocast():
+            return self.prefix.resume(inputs)
+
+    def _kept(self, places: np.ndarray, views: np.ndarray) -> Tensor:
+        found = np.empty((len(places), *self.features.stored_shape[1:]), self.views[0].dtype)
+        for view in np.unique(views).tolist():
+            of_this = views == view
+            found[of_this] = self.views[view][places[of_this]]
+        return self.features.tensor(found).to(self.pictures.plan.device)
+
+
+def open_replay(
+    config: TrialConfig, material: Material, network: Network, pictures: Pictures, *, fold: int,
+    waiting: Waiting,
+) -> tuple[Replay | None, str]:  # fmt: skip
+    """What frozen stages give, made where it is not kept yet; or None.
+
+    Args:
+        config: the trial.
+        material: images, labels, and which of them are kept.
+        network: on its device; its mode, statistics and torch's random state stay as they are.
+        pictures: what it is fed with.
+        fold: on which pictures it is tried.
+        waiting: hears of the making.
+
+    Returns:
+        The feed, and in words what is kept; without one, why it is not, or nothing where nothing is frozen.
+    """
+    if network.frozen == 0 or not pictures.plan.keep:
+        return None, ""
+    try:
+        _refuse_early(config, material)
+        return _opened(config, material, network, pictures, fold, waiting)
+    except (NoPrefixError, NoFeaturesError) as error:
+        return None, f"not kept: {error}"
+    except (NoRoomError, OSError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        return None, f"not kept: what the frozen stages give cannot be written: {reason}"
+
+
+def _refuse_early(config: TrialConfig, material: Material) -> None:
+    if not config.model.pretrained:
+        raise NoPrefixError("frozen weights that are drawn differ from fold to fold")
+    if not material.content:
+        raise NoPrefixError("the pictures are not known by their content")
+    epochs = config.freeze.thaw_epoch or config.train.epochs
+    if 1 + config.train.views > 2 * epochs:
+        raise NoPrefixError("the frozen stages run too few epochs for it to pay")
+
+
+def _opened(
+    config: TrialConfig, material: Material, network: Network, pictures: Pictures, fold: int, waiting: Waiting
+) -> tuple[Replay, str]:
+    assert material.searched is not None
+    tried = np.random.default_rng(fold).choice(material.searched, max(4, min(_TRIED, len(material.searched))))
+    seen = pictures.normalised(pictures.judging(tried))
+    with pictures.plan.autocast():
+        prefix = find_prefix(network, config.model.name, seen)
+        with torch.inference_mode():
+            sample = prefix.produce(seen)
+    features = Features(
+        depends=_depends(config, material, network, pictures), count=len(material.searched),
+        shape=prefix.shape, own=sample.dtype,
+        channels_last=sample.ndim == 4 and sample.is_contiguous(memory_format=torch.channels_last),
+    )  # fmt: skip
+    # Where pictures are varied anew each time, or mixed, what is kept serves to judge only.
+    learns = not pictures.augmenter.mixes and (bool(pictures.views) or not pictures.augmenter.varies)
+    names = ["as it is", *(f"view {view}" for view in range(pictures.views if learns else 0))]
+    views = tuple(_made(features, name, prefix, pictures, waiting) for name in names)
+    place = np.full(len(material.labels), -1, np.int64)
+    place[material.searched] = np.arange(len(material.searched))
+    replay = Replay(pictures, prefix, features, views, place, learns)
+    _try(replay, tried, seen)
+    return replay, _told(replay, network)
+
+
+def _made(features: Features, name: str, prefix: Prefix, pictures: Pictures, waiting: Waiting) -> np.ndarray:
+    rows = pictures.material.searched
+    assert rows is not None
+    kind = "" if name == "as it is" else _augmentation(pictures)
+
+    def make(start: int, stop: int) -> Tensor:
+        inputs = pictures.judging(rows[start:stop]) if not kind else pictures.tensor(
+            np.stack([pictures.view(row, int(name.split()[1])) for row in rows[start:stop].tolist()])
+        )  # fmt: skip
+        with torch.inference_mode(), pictures.plan.autocast():
+            return prefix.produce(pictures.normalised(inputs))
+
+    return features.view(
+        f"{name} {kind}".strip(), make, portion=pictures.plan.evaluation_batch,
+        progress=lambda done, total: waiting("frozen stages", done, total),
+    )  # fmt: skip
+
+
+def _augmentation(pictures: Pictures) -> str:
+    strengths = strengths_of(pictures.augment)
+    return msgspec.json.encode({name: value for name, value in strengths.items() if value}).decode()
+
+
+def _try(replay: Replay, rows: np.ndarray, seen: Tensor) -> None:
+    """Go on from what was kept, and compare with the whole network on the same pictures.
+
+    Raises:
+        NoPrefixError: they differ.
+    """
+    bound = _STRAYS.get(replay.features.precision, _STRAYS_HALF)
+    with replay.pictures.plan.autocast():
+        strayed = stray(replay.prefix, seen, replay.judging(rows))
+    if not strayed <= bound:
+        raise NoPrefixError(f"the rest of the network gives something else with it ({strayed:.1g})")
+
+
+def _told(replay: Replay, network: Network) -> str:
+    precision = str(replay.features.precision).removeprefix("torch.")
+    size = replay.features.bytes * len(replay.views) / 1e6
+    of = f"{network.frozen} of {len(network.anatomy.stages)} stages"
+    views = f", {len(replay.views) - 1} views" if len(replay.views) > 1 else ""
+    judging = "" if replay.learns else ", to judge only: pictures are varied anew each time (see train.views)"
+    return f"kept: what {of} give, {size:,.0f} MB in {precision}{views}{judging}"
+
+
+def _depends(
+    config: TrialConfig, material: Material, network: Network, pictures: Pictures
+) -> tuple[str, ...]:
+    """All that kept values depend on beside the view."""
+    plan = pictures.plan
+    return (
+        f"automed {_VERSION}", f"torch {torch.__version__}", f"timm {metadata.version('timm')}",
+        f"{config.model.name} {config.model.image_size} px, {network.frozen} stages",
+        f"weights {_digest(network)}", f"pictures {material.content}",
+        msgspec.json.encode(config.preprocess).decode(), f"{network.mean} {network.std}",
+        f"{_device(plan.device)} {plan.precision}",
+    )  # fmt: skip
+
+
+def _device(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else device
+
+
+def _digest(network: Network) -> str:
+    """Of all weights and statistics in the frozen stages."""
+    digest = hashlib.blake2b(digest_size=16)
+    state = network.module.state_dict()
+    for stage in network.anatomy.stages[: network.frozen]:
+        buffers = [f"{top}.{name}" for top in stage.modules for name, _ in _buffers(network.module, top)]
+        for name in (*stage.parameters, *buffers):
+            if name in state:
+                digest.update(f"{name} {state[name].dtype} {tuple(state[name].shape)}".encode())
+                digest.update(state[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _buffers(module: nn.Module, top: str) -> Iterator[tuple[str, Tensor]]:
+    return module.get_submodule(top).named_buffers()
