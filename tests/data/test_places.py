@@ -54,7 +54,7 @@ def test_pictures_outside_are_read_and_nothing_is_written_there(
     folds = make_folds(manifest, 2, seed=0)
     write_folds(folds, manifest, study / "folds.csv")
     assert read_folds(study / "folds.csv", manifest).fingerprint == folds.fingerprint
-    assert load_images(manifest, Preprocess(), 16).shape == (4, 16, 16, 3)
+    assert load_images(manifest, Preprocess(), 16).shape == (4, 16, 16, 1)
     assert stamps(tmp_path) == before
     draw(tmp_path / "archive" / "2.png", 9)
     assert read_manifest(OUTSIDE, scattered).fingerprint != manifest.fingerprint
