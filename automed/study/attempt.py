@@ -1,6 +1,7 @@
 """One attempt at one trial: draw it, have it trained, record every epoch, react to whatever happens.
 
-What can happen, and the one answer to it:
+A configuration that was trained before is not trained again (`automed.study.twin`). What can happen else, and
+the one answer to it:
 
     begun           noted: from here on a death may be the trial's own fault
     epoch, fold     recorded; at a rung or a fold's end the pruner is asked
@@ -41,8 +42,11 @@ from automed.study.pruner import KFoldPruner
 from automed.study.record import End, Result
 from automed.study.sampler import make_sampler, suggester
 from automed.study.trainer import Lost, Quit, Trainer
+from automed.study.twin import take_files, taken_result, twins
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from automed.study.open import OpenStudy
 
 T = TypeVar("T")
@@ -59,14 +63,14 @@ class Attempt:
         limits: of the worker.
 
     Attributes:
-        begun: whether the training process was ready for it.
+        begun: whether the training process was ready for it, or not needed.
     """
 
     def __init__(
         self, claim: Claim, *, opened: OpenStudy, ledger: Ledger, trainer: Trainer, limits: Limits
     ) -> None:
         assert claim.trial is not None
-        self._trial, self._number = claim.trial, claim.number
+        self._trial, self._number, self._there = claim.trial, claim.number, claim.there
         self._opened, self._ledger, self._trainer, self._limits = opened, ledger, trainer, limits
         self._folder = opened.folder / "trials" / record.folder_name(claim.number)
         pruner = opened.study.pruner
@@ -89,6 +93,8 @@ class Attempt:
         try:
             config = self._draw()
             write_config(self._folder, config)
+            if self._taken_over(config):
+                return
             self._request()
             while self._on(self._trainer.event(self._trial.number, self._limits.trial_timeout)):
                 pass
@@ -119,6 +125,32 @@ class Attempt:
         self._micro_batch = self._trial.user_attrs.get(record.MICRO_BATCH)
         self._batch = config.train.batch
         return config
+
+    def _taken_over(self, config: TrialConfig) -> bool:
+        """Tell the trial as an earlier one with the same configuration was told, if there is one."""
+        there = self._there
+        for twin in twins(there, to_flat(config), pruned=self._at_rung is not _never):
+            number = record.number_of(record.origin(twin), there)
+            if take_files(twin, number, self._folder.with_name(record.folder_name(number)), self._folder):
+                self._tell_as(twin, number)
+                return True
+        return False
+
+    def _tell_as(self, twin: FrozenTrial, number: int) -> None:
+        """Record what the twin came to, and tell it in the same state; the pruner is not asked."""
+        self.begun = True
+        self._write(record.SAME_AS, number)
+        epochs, folds = twin.user_attrs[record.SHAPE]
+        self._measure({"epochs": epochs, "folds": folds})
+        self._keep_scores(twin.user_attrs.get(record.FOLD_SCORES, []))
+        for step, score in sorted(twin.intermediate_values.items()):
+            fold, epoch = divmod(step, epochs)
+            self._report(fold, epoch, score)
+        result = taken_result(twin, number)
+        if twin.state.name == "PRUNED":
+            self._prune(result)
+        elif self._ledger.complete(self._trial, twin.value, result):
+            self._forget()
 
     def _request(self) -> None:
         self._trainer.train(

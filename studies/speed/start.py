@@ -85,7 +85,8 @@ class Bench:
         return subprocess.Popen(
             [sys.executable, "-m", "automed", "search", "--space", "start.yaml", "--data", str(self.images),
              "--name", name, "--workers", "1", "--trials", str(trials)],
-            cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            cwd=self.folder, env=self.environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     def _read(self, began: float) -> dict[tuple[str, str], float]:

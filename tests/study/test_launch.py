@@ -237,7 +237,8 @@ def ran(number: int, state: str, seconds: float, steps: int = 0) -> record.Trial
     return record.TrialRecord(
         number=number, state=state, params={}, config={}, score=None, fold_scores=(),
         curve=tuple((*divmod(step, 4), 0.5) for step in range(steps)), epochs=4, folds=3,
-        result=record.Result(seconds=seconds), lease=None, source="", attempts=1, start=None, finish=None,
+        result=record.Result(seconds=seconds), lease=None, source="", same_as=None, attempts=1, start=None,
+        finish=None,
     )  # fmt: skip
 
 
