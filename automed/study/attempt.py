@@ -38,7 +38,6 @@ from automed.study import record
 from automed.study.ledger import Claim, Ledger
 from automed.study.limits import Limits
 from automed.study.process import ending
-from automed.study.pruner import KFoldPruner
 from automed.study.record import End, Result
 from automed.study.sampler import make_sampler, suggester
 from automed.study.trainer import Lost, Quit, Trainer
@@ -69,6 +68,8 @@ class Attempt:
     def __init__(
         self, claim: Claim, *, opened: OpenStudy, ledger: Ledger, trainer: Trainer, limits: Limits
     ) -> None:
+        from automed.study.pruner import KFoldPruner  # and Optuna with it
+
         assert claim.trial is not None
         self._trial, self._number, self._there = claim.trial, claim.number, claim.there
         self._opened, self._ledger, self._trainer, self._limits = opened, ledger, trainer, limits

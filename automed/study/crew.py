@@ -191,10 +191,12 @@ class Ahead:
     def worker(self, rank: int, job: Job) -> WorkerProcess:
         """The worker of this rank, which has been told its job; a new one where none waits."""
         waiting = self._waiting.pop(rank, None)
-        if waiting is None or waiting.poll() is not None:
-            return WorkerProcess(job, self._environments[rank])
-        waiting.begin(job)
-        return waiting
+        if waiting is not None and waiting.poll() is None:
+            waiting.begin(job)
+            return waiting
+        if waiting is not None:
+            waiting.close()
+        return WorkerProcess(job, self._environments[rank])
 
     def close(self) -> None:
         """End those that are not needed."""
