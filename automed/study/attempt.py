@@ -41,7 +41,7 @@ from automed.study.process import ending
 from automed.study.record import End, Result
 from automed.study.sampler import make_sampler, suggester
 from automed.study.trainer import Lost, Quit, Trainer
-from automed.study.twin import take_files, taken_result, twins
+from automed.study.twin import take_over, taken_result
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -94,7 +94,10 @@ class Attempt:
         try:
             config = self._draw()
             write_config(self._folder, config)
-            if self._taken_over(config):
+            every = self._at_rung is _never
+            taken = take_over(self._there, to_flat(config), self._folder, to_the_end=every)
+            if taken is not None:
+                self._tell_as(*taken)
                 return
             self._request()
             while self._on(self._trainer.event(self._trial.number, self._limits.trial_timeout)):
@@ -126,16 +129,6 @@ class Attempt:
         self._micro_batch = self._trial.user_attrs.get(record.MICRO_BATCH)
         self._batch = config.train.batch
         return config
-
-    def _taken_over(self, config: TrialConfig) -> bool:
-        """Tell the trial as an earlier one with the same configuration was told, if there is one."""
-        there = self._there
-        for twin in twins(there, to_flat(config), pruned=self._at_rung is not _never):
-            number = record.number_of(record.origin(twin), there)
-            if take_files(twin, number, self._folder.with_name(record.folder_name(number)), self._folder):
-                self._tell_as(twin, number)
-                return True
-        return False
 
     def _tell_as(self, twin: FrozenTrial, number: int) -> None:
         """Record what the twin came to, and tell it in the same state; the pruner is not asked."""

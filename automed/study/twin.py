@@ -25,17 +25,29 @@ if TYPE_CHECKING:
 _RESULT = "result.json"  # read first and written last: a folder that has it has the others
 
 
-def twins(
-    there: Sequence[FrozenTrial], config: Mapping[str, Scalar], *, pruned: bool
-) -> list[FrozenTrial]:  # fmt: skip
-    """The trials that were trained with this whole configuration.
+def take_over(
+    there: Sequence[FrozenTrial], config: Mapping[str, Scalar], into: Path, *, to_the_end: bool
+) -> tuple[FrozenTrial, int] | None:
+    """Copy the files of a trial that was trained with this configuration; that trial and what it is called.
 
     Args:
         there: the trials of the study.
         config: every setting by dotted name.
-        pruned: whether those that were pruned will do: not where the study lets all trials finish.
+        into: the folder of the trial that has this configuration now.
+        to_the_end: the study lets all its trials finish, so one that was pruned will not do.
     """
-    states = ("COMPLETE", "PRUNED") if pruned else ("COMPLETE",)
+    for twin in twins(there, config, to_the_end=to_the_end):
+        number = record.number_of(record.origin(twin), there)
+        if take_files(twin, number, into.with_name(record.folder_name(number)), into):
+            return twin, number
+    return None
+
+
+def twins(
+    there: Sequence[FrozenTrial], config: Mapping[str, Scalar], *, to_the_end: bool
+) -> list[FrozenTrial]:  # fmt: skip
+    """The trials that were trained with this whole configuration, and ended without a fault."""
+    states = ("COMPLETE",) if to_the_end else ("COMPLETE", "PRUNED")
     same = [trial for trial in there if trial.user_attrs.get(record.CONFIG) == config]
     return [
         trial for trial in same

@@ -102,10 +102,10 @@ def test_a_full_disk_while_files_are_taken_over_costs_no_trial(desk, write_space
     seat.work(1)
     with monkeypatch.context() as patch:
 
-        def fail(*_: object) -> bool:
+        def fail(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-        patch.setattr(attempt, "take_files", fail)
+        patch.setattr(attempt, "take_over", fail)
         with pytest.raises(AutomedError, match="No space left"):
             seat.work(2)
     second = seat.work(2)[1]
@@ -125,7 +125,7 @@ def test_only_what_has_ended_well_is_a_twin() -> None:
     broken = trial(TrialState.PRUNED, result={"fault": "broken", "reason": "it broke"})
     failed, running = trial(TrialState.FAIL), trial(TrialState.RUNNING)
     unfit = [copy, other, broken, failed, running]
-    assert twins(unfit, config, pruned=True) == []
+    assert twins(unfit, config, to_the_end=False) == []
     pruned, complete = trial(TrialState.PRUNED), trial(TrialState.COMPLETE)
-    assert twins([*unfit, pruned, complete], config, pruned=True) == [pruned, complete]
-    assert twins([*unfit, pruned, complete], config, pruned=False) == [complete]
+    assert twins([*unfit, pruned, complete], config, to_the_end=False) == [pruned, complete]
+    assert twins([*unfit, pruned, complete], config, to_the_end=True) == [complete]
