@@ -133,7 +133,8 @@ class _Course:
         self.clock = Clock()
         self.curve = [Epoch(**row) for row in state["curve"]] if state else []
         self.folds = [FoldResult(**one) for one in state["folds"]] if state else []
-        self._before = state or asdict(_Progress())
+        kept = state or asdict(_Progress())
+        self._before = {name: kept[name] for name in ("seconds", "peak", "time")}
         self._checkpoint, self._started, self._memory = checkpoint, time.perf_counter(), PeakMemory()
 
     def now(self) -> _Progress:
