@@ -1,8 +1,8 @@
 """automed's side of a row, in a process of its own: trials of a study that was opened before.
 
-    python ours.py worker STUDY --trials 1 --out ours.json     one worker, as a search has them, up to a total
-    python ours.py search STUDY --trials 24 --workers 2 ...    a whole search, without refit and verdict
-    python ours.py decode STUDY ...                            only the prepared pictures
+python ours.py worker STUDY --trials 1 --out ours.json     one worker, as a search has them, up to a total
+python ours.py search STUDY --trials 24 --workers 2 ...    a whole search, without refit and verdict
+python ours.py decode STUDY ...                            only the prepared pictures
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ Pictures = tuple[list[str], np.ndarray, np.ndarray]  # files, labels (n,), the f
 class Folder(Dataset):
     """Decodes a picture each time it is asked for."""
 
-    def __init__(self, files: list[str], labels: np.ndarray, steps: albumentations.Compose, crop: bool) -> None:
+    def __init__(
+        self, files: list[str], labels: np.ndarray, steps: albumentations.Compose, crop: bool
+    ) -> None:
         self.files, self.labels, self.steps, self.crop = files, labels, steps, crop
 
     def __len__(self) -> int:
@@ -121,7 +123,9 @@ def suggest(trial: optuna.Trial) -> dict[str, object]:
         told["freeze.depth"] = trial.suggest_float("freeze.depth", 0, 0.75, step=0.25)
         if told["freeze.depth"]:
             told["freeze.thaw_epoch"] = trial.suggest_categorical("freeze.thaw_epoch", [0, 1])
-    told["dropout.placement"] = trial.suggest_categorical("dropout.placement", ["none", "head", "late", "all"])
+    told["dropout.placement"] = trial.suggest_categorical(
+        "dropout.placement", ["none", "head", "late", "all"]
+    )
     if told["dropout.placement"] != "none":
         told["dropout.rate"] = trial.suggest_float("dropout.rate", 0.1, 0.5)
     told["optim.name"] = trial.suggest_categorical("optim.name", ["adam", "adamw", "adamp", "sgd"])
