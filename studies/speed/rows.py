@@ -119,7 +119,7 @@ def prepare(text: str, folder: Path, data: Path, seed: int, manifest: Manifest |
 def _configs(
     experiment: Experiment,
 ) -> tuple[tuple[dict[str, Scalar], ...], tuple[dict[str, Scalar], ...]]:
-    starts = experiment.space.start_from or ({},)
+    starts = experiment.space.start_from or (() if experiment.space.searched else ({},))
     whole = [sample(experiment.space, lambda knob, values=one: values[knob.name]) for one in starts]
     return tuple(to_flat(from_flat(one)) for one in whole), tuple(starts)
 
