@@ -111,14 +111,15 @@ def prepare(text: str, folder: Path, data: Path, seed: int, manifest: Manifest |
     manifest = manifest or read_manifest(experiment.data, data, folds=experiment.study.folds)
     folds = make_folds(manifest, experiment.study.folds, 0)  # the same for all seeds
     open_study(experiment, manifest, folds, folder=folder).close()
-    configs, starts = _configs(experiment)
+    configs, starts = tried(experiment)
     weights = Path(experiment.weights.path or ".")
     return Case(folder, data, weights, seed, manifest, configs, starts)
 
 
-def _configs(
+def tried(
     experiment: Experiment,
 ) -> tuple[tuple[dict[str, Scalar], ...], tuple[dict[str, Scalar], ...]]:
+    """The whole configurations that a file begins with, by dotted names, and what each says itself."""
     starts = experiment.space.start_from or (() if experiment.space.searched else ({},))
     whole = [sample(experiment.space, lambda knob, values=one: values[knob.name]) for one in starts]
     return tuple(to_flat(from_flat(one)) for one in whole), tuple(starts)

@@ -76,8 +76,8 @@ def limits(found: Sequence[Line]) -> str:
 
 def _number(line: Line, key: str) -> float:
     """A cost; with starts, the process's own is added to the trial's, as if it had run this one alone."""
-    if key == "with starts":
-        return float(line["cpu"]) + float(line["startup_cpu"])
+    if key == "with starts":  # a search counts them anyway
+        return float(line["cpu"]) + (float(line["startup_cpu"]) if line["row"] != "search" else 0.0)
     return float(line[key])
 
 
