@@ -166,7 +166,7 @@ class Bench:
             return {"fold_scores": []}
         result = json.loads(file.read_text())
         spent = result.get("time") or {}
-        inside = sum(spent.get(name, 0.0) for name in ("forward", "backward"))
+        inside = sum(spent.get(name, 0.0) for name in ("forward", "backward", "evaluation"))
         return {**result, "inside": inside / result["seconds"] if spent else None}
 
     def _flops(self, row: rows.Row, case: rows.Case) -> dict[str, Any]:
