@@ -31,7 +31,7 @@ class Plain(nn.Module):
 
     def __init__(self, features: nn.Sequential, avgpool: nn.Module, classifier: nn.Sequential) -> None:
         super().__init__()
-        self.features = features
+        self.features = nn.Sequential(*_pooled_first(list(features)))
         self.avgpool = avgpool
         self.classifier = classifier
 
@@ -110,6 +110,17 @@ class GoogLeNet(TorchvisionGoogLeNet):  # type: ignore[misc]
         order |= {"conv1": 0.0, "conv2": 0.0, "conv3": 0.0, "fc": float("inf")}
         order |= {block: place + 1.0 for place, block in enumerate(blocks)}
         return lambda name: order.get(name.split(".")[0], float("inf"))
+
+
+def _pooled_first(layers: list[nn.Module]) -> list[nn.Module]:
+    """The same function for less: the largest value is the same before and after a ReLU.
+
+    A ReLU moves much memory and computes little; behind a pool it sees a quarter of it.
+    """
+    for place, (layer, following) in enumerate(itertools.pairwise(layers)):
+        if isinstance(layer, nn.ReLU) and isinstance(following, nn.MaxPool2d):
+            layers[place : place + 2] = following, layer
+    return layers
 
 
 def build_plain(

@@ -140,6 +140,15 @@ def suggest(trial: optuna.Trial) -> dict[str, object]:
     return told
 
 
+def usual_order(module: torch.nn.Module) -> torch.nn.Module:
+    """ReLUs before pools, as everybody writes it; automed's plain networks pool first: the same function."""
+    features = getattr(module, "features", None)
+    for place in range(1, len(features) if isinstance(features, torch.nn.Sequential) else 0):
+        if isinstance(features[place - 1], torch.nn.MaxPool2d) and isinstance(features[place], torch.nn.ReLU):
+            features[place - 1], features[place] = features[place], features[place - 1]
+    return module
+
+
 def rate(config: TrialConfig, epochs_done: float) -> float:
     """What the learning rate is multiplied by: a linear warm-up, then constant or a cosine."""
     warmup = min(config.schedule.warmup, config.train.epochs)
@@ -264,7 +273,7 @@ def objective(
         seed = 1000 * trial.number + 10 * asked.seed + fold
         torch.manual_seed(seed)
         rng = np.random.default_rng(seed)
-        model = network.module
+        model = usual_order(network.module)
         frozen = [weight for weight in model.parameters() if not weight.requires_grad]
         later = frozen if config.freeze.thaw_epoch else []
         for one in later:  # the optimiser has to know what will be thawed

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torchvision
@@ -41,6 +43,25 @@ def test_the_same_weights_give_the_logits_of_torchvision(name: str) -> None:
     ours.load_state_dict(theirs.state_dict())
     with torch.no_grad():
         assert torch.equal(ours(images), theirs(images))
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "small_cnn", "alexnet_mini"])
+def test_pooling_first_changes_neither_logits_nor_gradients(name: str) -> None:
+    torch.manual_seed(0)
+    ours = build_plain(name, classes=3, channels=3, image_size=64)
+    usual = copy.deepcopy(ours)
+    layers = list(usual.features)
+    for place in range(1, len(layers)):
+        if isinstance(layers[place - 1], nn.MaxPool2d) and isinstance(layers[place], nn.ReLU):
+            layers[place - 1], layers[place] = layers[place], layers[place - 1]
+    usual.features = nn.Sequential(*layers)
+    assert [type(one) for one in ours.features] != [type(one) for one in usual.features]
+    images = torch.randn(4, 3, 64, 64)
+    for net in (ours, usual):
+        net(images).square().sum().backward()
+    assert torch.equal(ours(images), usual(images))
+    weights = zip(ours.named_parameters(), usual.named_parameters(), strict=True)
+    assert all(torch.equal(one.grad, other.grad) and name == same for (name, one), (same, other) in weights)
 
 
 def test_dense_layers_shrink_with_the_images() -> None:
