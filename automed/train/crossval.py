@@ -49,6 +49,7 @@ def cross_validate(
     seed: tuple[int, int],
     plan: Plan,
     checkpoint: Checkpoint | None = None,
+    clock: Clock | None = None,
 ) -> TrialResult:
     """Train and judge every fold, one after another, until the end or until the reporter says stop.
 
@@ -61,12 +62,13 @@ def cross_validate(
         plan: how to compute it.
         checkpoint: is written after every epoch, before the reporter hears of it; what stands in it already
             is not trained again, and the curve is that of an unbroken trial, bit for bit on a CPU.
+        clock: sums up where the time goes.
 
     Raises:
         TrialError: the configuration cannot be trained.
         OSError: the checkpoint cannot be written.
     """
-    started, memory, clock = time.perf_counter(), PeakMemory(), Clock()
+    started, memory, clock = time.perf_counter(), PeakMemory(), clock or Clock()
     state = checkpoint.load() if checkpoint else None
     before = _Progress() if state is None else _Progress.of(state)
     curve, results = before.curve, before.folds
