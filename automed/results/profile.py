@@ -19,7 +19,7 @@ _WORK = ("forward", "backward")
 _ADVICE = {
     "build": "a network is built once a fold: in a trial of all its epochs that weighs less",
     "data": "lighter augmentation, or, where stages are frozen, views that are kept (train.views)",
-    "prefix": "frozen stages are run once for all trials: profile again to see a trial that finds it done",
+    "prefix": "frozen stages are run once for all trials and tried once a fold; a whole trial sees less of it",
     "step": "larger batches (train.batch) make fewer steps",
     "evaluation": "every epoch is judged: fewer epochs (train.epochs), or early stopping (train.patience)",
     "checkpoint": "one is written after every epoch: a quicker disk, or longer epochs",
@@ -64,7 +64,7 @@ def profile_lines(profile: Profile) -> Iterator[str]:
     computed = sum(parts.get(part, 0.0) for part in _WORK)
     threads = f", {_counted(plan['threads'], 'thread')}" if plan["device"] == "cpu" else ""
     yield (
-        f"{_counted(profile.epochs, 'epoch')} of a fold on {plan['device']}{threads} "
+        f"{_counted(profile.epochs, 'epoch')} of a fold on {plan['device']}{threads}, "
         f"in {plan['precision']}; at most {size_text(profile.peak_memory)} of memory"
     )
     learning = computed + parts.get("data", 0.0) + parts.get("step", 0.0)
@@ -75,13 +75,15 @@ def profile_lines(profile: Profile) -> Iterator[str]:
     yield f"forward and backward: {100 * computed / profile.seconds:.0f} % of the wall time"
     learnt, work = max(1, profile.learnt), profile.forward + profile.backward
     yield (
-        f"one picture: {profile.forward / learnt / 1e6:,.1f} MFLOP forward, "
-        f"{profile.backward / learnt / 1e6:,.1f} backward; "
+        f"one picture: {_million(profile.forward / learnt)} MFLOP forward, "
+        f"{_million(profile.backward / learnt)} backward; "
         + _achieved(work / computed if computed else 0.0, profile.rate)
     )
+    # What the frozen stages did once, for all trials, is not among the operations.
+    prefix = parts.get("prefix", 0.0)
     yield (
         f"at the machine's rate the same work would take {_seconds(profile.limit)}; "
-        f"it took {_seconds(profile.seconds)}"
+        f"it took {_seconds(profile.seconds - prefix)}" + (" beside the prefix" if prefix > 0.01 else "")
     )
     if plan.get("features"):
         yield str(plan["features"])
@@ -98,6 +100,11 @@ def _achieved(done: float, rate: float) -> str:
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _million(operations: float) -> str:
+    value = operations / 1e6
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _rate(count: int, seconds: float) -> str:
