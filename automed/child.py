@@ -26,6 +26,8 @@ an event (`automed.study.attempt` is the other end)::
     <- {"do": "check", "networks": [[NAME, SIZE, CHANNELS, PRETRAINED], ...], "classes": 4, "weights": null}
     -> {"event": "network", "tried": 1, "faults": []} ...
     -> {"event": "done"}
+
+    <- {"do": "log", "file": FILE}                        from now on; it was started before there was one
 """
 
 from __future__ import annotations
@@ -254,7 +256,17 @@ def main() -> None:
     reuse_memory()
     line = Line(sys.stdin, events)
     for request in line.requests():
-        answer(line, request)
+        if request["do"] == "log":
+            _log_to(request["file"])
+        else:
+            answer(line, request)
+
+
+def _log_to(file: str) -> None:
+    log = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from automed.results.verdict import Verdict
 from automed.screen import make_console, span
 from automed.study import record
 from automed.study.cluster import choose_site
-from automed.study.crew import Orders, Site
+from automed.study.crew import Orders, Site, started_ahead
 from automed.study.embedded import is_embedded, of_this_machine, served
 from automed.study.experiment import Experiment, find_space, read_experiment, shipped, with_study
 from automed.study.join import Guest, join_study, told_apart
@@ -88,15 +88,16 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict:
         find_database(wish.storage, folder)
     site = choose_site(wish.launcher, wish.options, alone=alone, workers=wish.workers)
     asked_limit()  # a slip there is told before anything is made
-    manifest = read_images(experiment, data_path(experiment, wish), console)
-    folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
-    console.print(_describe(experiment, manifest, folds), soft_wrap=True)
-    if not (folder / "study.json").exists():
-        _try_networks(experiment, manifest, console)
-    with served(wish.storage, folder, make=True) as storage:
-        opened = open_study(experiment, manifest, folds, folder=folder, storage=storage, old=old)
-        with contextlib.closing(opened):
-            return _run(opened, wish, site, console)
+    with started_ahead(site, wish.workers) as ready:
+        manifest = read_images(experiment, data_path(experiment, wish), console)
+        folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
+        console.print(_describe(experiment, manifest, folds), soft_wrap=True)
+        if not (folder / "study.json").exists():
+            _try_networks(experiment, manifest, console)
+        with served(wish.storage, folder, make=True) as storage:
+            opened = open_study(experiment, manifest, folds, folder=folder, storage=storage, old=old)
+            with contextlib.closing(opened):
+                return _run(opened, wish, ready, console)
 
 
 def _run(opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console: Console) -> Verdict:
@@ -136,14 +137,14 @@ def run_worker(visit: Visit, console: Console | None = None) -> None:
     alone = of_this_machine(visit.storage, folder)
     site = choose_site(visit.launcher, visit.options, alone=alone, workers=visit.workers)
     asked_limit()
-    with served(visit.storage, folder) as storage:
+    with served(visit.storage, folder) as storage, started_ahead(site, visit.workers) as ready:
         with progress_bar(console, "reading pictures") as advance:
             opened = join_study(
                 visit.study, storage=storage, guest=visit.guest, progress=advance,
                 vet=lambda experiment, manifest: _try_networks(experiment, manifest, console),
             )  # fmt: skip
         with contextlib.closing(opened):
-            _help(opened, visit, site, console)
+            _help(opened, visit, ready, console)
 
 
 def _help(opened: OpenStudy, visit: Visit, site: Callable[[Orders], Site], console: Console) -> None:

@@ -190,6 +190,26 @@ def test_changed_pictures_are_refused(copied: Path, images: Path, shell: MakeShe
     assert "data.fingerprint" in said
 
 
+def test_a_configuration_that_is_drawn_again_is_not_trained_again(
+    tmp_path: Path, images: Path, shell: MakeShell
+) -> None:
+    space = SPACE.partition("start_from")[0].replace("{low: 1e-3, high: 1e-2, log: true}", "2e-3")
+    space = space.replace("{low: 0.1, high: 0.5}", "0.2").replace("epochs: 2", "epochs: 1")
+    (tmp_path / "small.yaml").write_text(space)
+    said = search(shell(tmp_path), images, "--trials", "4")
+    assert "Winner" in said
+    found = [json.loads(file.read_text())
+             for file in sorted((tmp_path / "studies" / "small").glob("trials/*/result.json"))]  # fmt: skip
+    assert len(found) == 4
+    trained = [one for one in found if "same_as" not in one]
+    assert len(trained) <= 2
+    for one in found:
+        if "same_as" in one:
+            assert one == {**found[one["same_as"]], "seconds": 0.0, "same_as": one["same_as"]}
+    assert shell(tmp_path).run("status", "small").count("the same configuration as trial") == 4 - len(trained)
+    assert set(curves(tmp_path)) == {f"{number:05d}" for number in range(4)}
+
+
 def test_a_damaged_verdict_is_made_again(copied: Path, images: Path, shell: MakeShell) -> None:
     file = copied / "studies" / "small" / "winner" / "verdict.json"
     before = json.loads(file.read_text())

@@ -38,7 +38,7 @@ def print_profile(one: Profiled, count: int, console: Console) -> None:
     )
     console.print(Text(", ".join(f"{key} {value}" for key, value in settings.items()), "dim"), soft_wrap=True)
     if one.profile is None:
-        console.print(Text(f"could not be trained: {one.reason}", "yellow"), soft_wrap=True)
+        console.print(Text(f"not measured: {one.reason}", "yellow"), soft_wrap=True)
         return
     console.print(_bars(one.profile, "█" if console.encoding.startswith("utf") else "#"))
     for line in profile_lines(one.profile):

@@ -1,6 +1,7 @@
 """One attempt at one trial: draw it, have it trained, record every epoch, react to whatever happens.
 
-What can happen, and the one answer to it:
+A configuration that was trained before is not trained again (`automed.study.twin`). What can happen else, and
+the one answer to it:
 
     begun           noted: from here on a death may be the trial's own fault
     waiting         a sign of life: pictures are prepared, or what frozen stages give is kept
@@ -38,12 +39,14 @@ from automed.study import record
 from automed.study.ledger import Claim, Ledger
 from automed.study.limits import Limits
 from automed.study.process import ending
-from automed.study.pruner import KFoldPruner
 from automed.study.record import End, Result
 from automed.study.sampler import make_sampler, suggester
 from automed.study.trainer import Lost, Quit, Trainer
+from automed.study.twin import take_over, taken_result
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from automed.study.open import OpenStudy
 
 T = TypeVar("T")
@@ -60,14 +63,16 @@ class Attempt:
         limits: of the worker.
 
     Attributes:
-        begun: whether the training process was ready for it.
+        begun: whether the training process was ready for it, or not needed.
     """
 
     def __init__(
         self, claim: Claim, *, opened: OpenStudy, ledger: Ledger, trainer: Trainer, limits: Limits
     ) -> None:
+        from automed.study.pruner import KFoldPruner  # and Optuna with it
+
         assert claim.trial is not None
-        self._trial, self._number = claim.trial, claim.number
+        self._trial, self._number, self._there = claim.trial, claim.number, claim.there
         self._opened, self._ledger, self._trainer, self._limits = opened, ledger, trainer, limits
         self._folder = opened.folder / "trials" / record.folder_name(claim.number)
         pruner = opened.study.pruner
@@ -90,6 +95,11 @@ class Attempt:
         try:
             config = self._draw()
             write_config(self._folder, config)
+            every = self._at_rung is _never
+            taken = take_over(self._there, to_flat(config), self._folder, to_the_end=every)
+            if taken is not None:
+                self._tell_as(*taken)
+                return
             self._request()
             while self._on(self._trainer.event(self._trial.number, self._limits.trial_timeout)):
                 pass
@@ -120,6 +130,22 @@ class Attempt:
         self._micro_batch = self._trial.user_attrs.get(record.MICRO_BATCH)
         self._batch = config.train.batch
         return config
+
+    def _tell_as(self, twin: FrozenTrial, number: int) -> None:
+        """Record what the twin came to, and tell it in the same state; the pruner is not asked."""
+        self.begun = True
+        self._write(record.SAME_AS, number)
+        epochs, folds = twin.user_attrs[record.SHAPE]
+        self._measure({"epochs": epochs, "folds": folds})
+        self._keep_scores(twin.user_attrs.get(record.FOLD_SCORES, []))
+        for step, score in sorted(twin.intermediate_values.items()):
+            fold, epoch = divmod(step, epochs)
+            self._report(fold, epoch, score)
+        result = taken_result(twin, number)
+        if twin.state.name == "PRUNED":
+            self._prune(result)
+        elif self._ledger.complete(self._trial, twin.value, result):
+            self._forget()
 
     def _request(self) -> None:
         self._trainer.train(

@@ -6,10 +6,10 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -159,32 +159,86 @@ class Crew:
 class LocalSite:
     """Processes on this machine: one a GPU, else one a core up to eight."""
 
-    def __init__(self, orders: Orders) -> None:
-        devices = visible_gpus()
-        self.number = orders.workers or room()
+    def __init__(self, orders: Orders, ahead: Ahead | None = None) -> None:
+        self._ahead = ahead or Ahead(orders.workers, start=False)
+        self.number = self._ahead.number
         self._orders = orders
-        self._environments = [environment(rank, self.number, devices) for rank in range(self.number)]
 
     def start(self, ranks: Sequence[int]) -> list[WorkerProcess]:
-        """Start these workers."""
-        return [WorkerProcess(self._orders.job(rank), self._environments[rank]) for rank in ranks]
+        """Start these workers, or tell those that were started ahead what to do."""
+        return [self._ahead.worker(rank, self._orders.job(rank)) for rank in ranks]
 
     def close(self) -> None:
         """Nothing is shared."""
 
 
-class WorkerProcess:
-    """A worker on this machine. Its job, with the password in it, goes through a pipe."""
+class Ahead:
+    """The workers of this machine, started before there is a study: each loads what it needs meanwhile.
 
-    def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
-        self._log = Path(job.log)
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("a") as log:
+    Args:
+        workers: how many; as many as there is room for by default.
+        start: whether to start them now, or each when it is needed.
+    """
+
+    def __init__(self, workers: int | None, *, start: bool = True) -> None:
+        devices = visible_gpus()
+        self.number = workers or room()
+        self._environments = [environment(rank, self.number, devices) for rank in range(self.number)]
+        self._waiting: dict[int, WorkerProcess] = {}
+        for rank in range(self.number) if start else ():
+            self._waiting[rank] = WorkerProcess(None, self._environments[rank])
+
+    def worker(self, rank: int, job: Job) -> WorkerProcess:
+        """The worker of this rank, which has been told its job; a new one where none waits."""
+        waiting = self._waiting.pop(rank, None)
+        if waiting is not None and waiting.poll() is None:
+            waiting.begin(job)
+            return waiting
+        if waiting is not None:
+            waiting.close()
+        return WorkerProcess(job, self._environments[rank])
+
+    def close(self) -> None:
+        """End those that are not needed."""
+        for waiting in self._waiting.values():
+            waiting.close()
+        for waiting in self._waiting.values():
+            waiting.wait()
+
+
+@contextlib.contextmanager
+def started_ahead(site: Callable[[Orders], Site], workers: int | None) -> Iterator[Callable[[Orders], Site]]:
+    """The same site; where it is this machine, its workers are started now, and ended if none needs them."""
+    if site is not LocalSite:
+        yield site
+        return
+    with contextlib.closing(Ahead(workers)) as ahead:
+        yield lambda orders: LocalSite(orders, ahead)
+
+
+class WorkerProcess:
+    """A worker on this machine. Its job, with the password in it, goes through a pipe.
+
+    Without a job it writes nothing, and waits for `begin`.
+    """
+
+    def __init__(self, job: Job | None, environment: Mapping[str, str]) -> None:
+        words = [] if job else ["ahead"]
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(_log(job)) if job else subprocess.DEVNULL
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "automed.study.work"], stdin=subprocess.PIPE, stdout=log, stderr=log,
-                text=True, env=environment,
+                [sys.executable, "-m", "automed.study.work", *words], stdin=subprocess.PIPE,
+                stdout=log, stderr=log, text=True, env=environment,
                 start_new_session=True,  # the terminal's Ctrl-C is for the launcher alone
             )  # fmt: skip
+        self._log: Path | None = None
+        if job:
+            self.begin(job)
+
+    def begin(self, job: Job) -> None:
+        """Tell it what to do."""
+        _log(job).close()
+        self._log = Path(job.log)
         self._say(msgspec.json.encode(job).decode())
 
     def poll(self) -> int | None:
@@ -211,6 +265,8 @@ class WorkerProcess:
 
     def words(self) -> str:
         """The last line of its log."""
+        if self._log is None:
+            return ""
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"{lines[-1]} (see {self._log})" if lines else ""
 
@@ -219,3 +275,9 @@ class WorkerProcess:
         with contextlib.suppress(BrokenPipeError, ValueError):
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
+
+
+def _log(job: Job) -> IO[str]:
+    file = Path(job.log)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file.open("a")

@@ -15,8 +15,8 @@ import platform
 import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -54,12 +54,13 @@ _HALT_FROM = "halt_from"
 class Claim:
     """What a worker is to do: train `trial`, `wait` since all that is left is in others' hands, or `end`.
 
-    `again` never leaves the ledger.
+    `again` never leaves the ledger. `there` are the trials as they were just before.
     """
 
     what: Literal["trial", "wait", "end", "again"]
     trial: optuna.Trial | None = None
     number: int = 0
+    there: Sequence[FrozenTrial] = field(default=(), repr=False)
 
 
 class Ledger:
@@ -112,7 +113,7 @@ class Ledger:
                     self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
                     return Claim("again")
                 first = record.origin(there[first])
-            return Claim("trial", trial, record.number_of(first, there))
+            return Claim("trial", trial, record.number_of(first, there), there)
 
     def complete(self, trial: optuna.Trial, score: float | None, result: Result) -> bool:
         """Tell that every fold was trained; False when the trial was taken away in the meantime.

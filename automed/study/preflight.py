@@ -1,11 +1,25 @@
-"""Before trial 0: every network of the space is built once without memory, and its weights found."""
+"""Before trial 0: every network of the space is built once without memory, and its weights found.
+
+What went well is remembered in the user's cache, and not tried again while nothing that it depends on has
+changed. What did not is always tried again, and so is what the hub has weights for.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import platform
 import queue
 from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
 from typing import IO
 
+import msgspec
+
+import automed
+from automed.data.cache import cache_folder
 from automed.errors import AutomedError, Fault, SpaceError
 from automed.settings import Scalar
 from automed.space.sample import SearchSpace, combinations
@@ -13,6 +27,7 @@ from automed.study.experiment import Experiment
 from automed.study.process import Child, Note, ending
 from automed.study.work import TRAIN
 
+_LIBRARIES = ("torch", "torchvision", "timm", "safetensors")
 _PARTS = ("model.name", "model.image_size", "preprocess.channels", "model.pretrained")
 
 
@@ -50,6 +65,9 @@ def preflight(
     settings = inspect_settings(TrialConfig)
     defaults = {name: default for name in _PARTS if (default := settings[name].default) is not None}
     wanted = networks(experiment.space, defaults)
+    memory = _memory(wanted, classes, experiment.weights.path)
+    if memory is not None and memory.exists():
+        return
     inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
     process = Child(child, inbox, log)
     faults: list[Fault] = []
@@ -74,6 +92,37 @@ def preflight(
         process.end(now=True)
     if faults:
         raise SpaceError(tuple(dict.fromkeys(faults)), str(experiment.file))
+    if memory is not None:
+        with contextlib.suppress(OSError):
+            memory.touch()
+
+
+def _memory(wanted: Sequence[tuple[Scalar, ...]], classes: int, weights: str | None) -> Path | None:
+    """The file that is there once these networks were tried well; None where that would not hold for long.
+
+    Its name depends on all that the outcome does: the networks, the weight files, and the code that reads
+    and builds them.
+    """
+    pretrained = any(one[_PARTS.index("model.pretrained")] for one in wanted)
+    folder = weights or os.environ.get("AUTOMED_WEIGHTS")
+    if pretrained and not folder:
+        return None
+    files = [*Path(automed.__file__).parent.glob("models/*.py")]
+    if pretrained:
+        files += Path(str(folder)).expanduser().glob("*")
+    try:
+        stamps = [(str(file), *_stamp(file)) for file in sorted(files)]
+        installed = [metadata.version(name) for name in _LIBRARIES]
+        key = [wanted, classes, stamps, installed, automed.__version__, platform.python_version()]
+        name = hashlib.sha256(msgspec.json.encode(key)).hexdigest()
+        return cache_folder("networks") / name
+    except (OSError, metadata.PackageNotFoundError):
+        return None
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _last(log: IO[str]) -> str:

@@ -53,6 +53,12 @@ class Log:
         """For a process that writes into it by itself."""
         return self._descriptor
 
+    def move(self, file: Path) -> None:
+        """Add to another file from now on; what was started with this log goes on writing to the old one."""
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.dup2(descriptor, self._descriptor, inheritable=False)
+        os.close(descriptor)
+
     def close(self) -> None:
         """Write no more."""
         os.close(self._descriptor)

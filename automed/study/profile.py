@@ -33,7 +33,7 @@ Hear = Callable[[int, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Profiled:
-    """One configuration, from 0. Without a profile, `reason` says why it could not be trained."""
+    """One configuration, from 0. Without a profile, `reason` says why it was not measured."""
 
     number: int
     config: Mapping[str, Scalar]
@@ -75,7 +75,7 @@ def profile_trials(
             claim = ledger.claim(count)
             if claim.trial is None:
                 break
-            gauge.number, gauge.sent = claim.number, 0.0
+            gauge.expect(claim.number)
             Attempt(claim, opened=opened, ledger=ledger, trainer=gauge, limits=Limits()).run()
             around = time.perf_counter() - gauge.heard + gauge.sent - began
             yield from _told(opened, claim, gauge.last, around)
@@ -96,10 +96,14 @@ class _Gauge(Trainer):
     def __init__(
         self, command: Sequence[str], log: IO[str], given: Mapping[str, str], epochs: int, hear: Hear
     ) -> None:
-        super().__init__(command, queue.SimpleQueue[Note](), log, given)
+        super().__init__(command, queue.SimpleQueue[Note](), log, environment=given)
         self._epochs, self._hear = epochs, hear
         self.number, self.sent, self.heard = 0, 0.0, 0.0
         self.last: dict[str, Any] = {}
+
+    def expect(self, number: int) -> None:
+        """The next trial begins."""
+        self.number, self.sent, self.last = number, 0.0, {}
 
     def train(self, **request: Any) -> None:
         self.sent = self.sent or time.perf_counter()
@@ -129,5 +133,8 @@ def _told(opened: OpenStudy, claim: Claim, last: dict[str, Any], around: float) 
         spent = {**inner.time, "storage": inner.time.get("storage", 0.0) + around}
         whole = msgspec.structs.replace(inner, seconds=inner.seconds + around, time=spent)
         yield Profiled(claim.number, config, whole)
+    elif record.SAME_AS in trial.user_attrs:
+        same = trial.user_attrs[record.SAME_AS]
+        yield Profiled(claim.number, config, reason=f"it is the same configuration as number {same + 1}")
     elif trial.state.name == "PRUNED":
         yield Profiled(claim.number, config, reason=record.result(trial).reason)

@@ -14,7 +14,8 @@ Two tests, after the sources below:
   "Don't Waste Your Time: Early Stopping Cross-Validation").
 
 Where the numbers stand: epoch `e` of fold `f` is the intermediate value at step `f * epochs + e`; the user
-attribute `shape` holds `[epochs, folds]`, and `fold_scores` the final score of each fold that ended.
+attribute `shape` holds `[epochs, folds]`, and `fold_scores` the final score of each fold that ended. A trial
+with `same_as` repeats what another one scored: it says nothing new, and no other is held against it.
 
 The file needs nothing but Optuna and NumPy.
 """
@@ -31,6 +32,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 SHAPE = "shape"
 FOLD_SCORES = "fold_scores"
+SAME_AS = "same_as"
 
 
 class KFoldPruner(BasePruner):
@@ -70,7 +72,9 @@ class KFoldPruner(BasePruner):
         epochs, folds = trial.user_attrs[SHAPE]
         sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
         there = study.get_trials(deepcopy=False)
-        others = [*there[: trial.number], *there[trial.number + 1 :]]
+        others = [
+            one for one in there if one.number != trial.number and SAME_AS not in one.user_attrs
+        ]  # fmt: skip
         ended = len(trial.user_attrs.get(FOLD_SCORES, ()))
         if ended:
             at_end = ended < folds and trial.last_step // epochs == ended - 1

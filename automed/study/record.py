@@ -12,6 +12,7 @@ User attributes of a trial (so that optuna-dashboard shows them):
                  row without coming any further
     begun        its training process was ready for it: a death after that may be its own fault
     micro_batch  the images held in memory at once, where a whole batch did not fit
+    same_as      the number of the trial that was trained with the same configuration: this one was not
     source       of an enqueued trial: `start_from 1`, `fork 2`
 
 A trial that died is tried again as a new Optuna trial. Here both are one, and trials are numbered from 0
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 LEASE, CONFIG, RESULT, SOURCE = "lease", "config", "result", "source"
 ORIGIN, REACHED, RETRIES, LOSSES = "origin", "reached", "retries", "losses"
 BEGUN, MICRO_BATCH = "begun", "micro_batch"
-SHAPE, FOLD_SCORES = "shape", "fold_scores"  # as automed.study.pruner, which is imported by workers only
+# As in automed.study.pruner, which is imported by workers only.
+SHAPE, FOLD_SCORES, SAME_AS = "shape", "fold_scores", "same_as"
 
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
 End = Literal["died", "lost", "back"]
@@ -60,7 +62,8 @@ class Lease(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a trial ended. `seconds` are of training; `peak_memory` is in bytes.
 
-    `fault` is the kind of what went wrong: memory, diverged, broken or died; `reason` tells it in one line.
+    `fault` is the kind of what went wrong: memory, diverged, broken or died; `reason` tells it in one line,
+    or why the trial was not trained to its end, or not at all.
     """
 
     scores: dict[str, float] = {}
@@ -91,6 +94,7 @@ class TrialRecord:
     result: Result
     lease: Lease | None
     source: str
+    same_as: int | None
     attempts: int
     start: datetime | None
     finish: datetime | None
@@ -129,7 +133,7 @@ class TrialRecord:
 
     @property
     def reason(self) -> str:
-        """Why it was pruned or failed, in one line; empty for a complete trial."""
+        """Why it was pruned, failed or not trained, in one line; empty for one trained to its end."""
         return self.result.reason
 
     @property
@@ -268,14 +272,14 @@ def records_of(trials: Iterable[FrozenTrial]) -> list[TrialRecord]:
 
 
 def best(study: optuna.Study) -> TrialRecord | None:
-    """The complete trial with the highest score, the earlier of two equals; None before the first."""
+    """The complete trial with the highest score; None before the first. Of two equals as `best_of`."""
     return best_of(records(study))
 
 
 def best_of(found: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The complete one with the highest score, the earlier of two equals."""
+    """The complete one with the highest score; of equals one that was trained, and the earlier."""
     complete = [one for one in found if one.state == "complete" and one.score is not None]
-    return max(complete, key=lambda one: (one.score, -one.number), default=None)
+    return max(complete, key=lambda one: (one.score, one.same_as is None, -one.number), default=None)
 
 
 def _record(number: int, tried: Sequence[FrozenTrial]) -> TrialRecord:
@@ -295,6 +299,7 @@ def _record(number: int, tried: Sequence[FrozenTrial]) -> TrialRecord:
         result=result(last),
         lease=lease(last),
         source=str(last.user_attrs.get(SOURCE, "")),
+        same_as=last.user_attrs.get(SAME_AS),
         attempts=len(tried),
         start=last.datetime_start,
         finish=last.datetime_complete,

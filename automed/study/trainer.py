@@ -17,16 +17,17 @@ class Trainer:
         command: of the process.
         inbox: where all notes to the worker come in.
         log: takes what the process prints.
-        environment: of the process; this one's by default.
+        child: a process that was started ahead.
+        environment: of a new process; this one's by default.
     """
 
     def __init__(
         self, command: Sequence[str], inbox: queue.SimpleQueue[Note], log: IO[str] | Log,
-        environment: Mapping[str, str] | None = None,
+        child: Child | None = None, environment: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.inbox, self.stopping = inbox, False
         self._command, self._log, self._environment = command, log, environment
-        self._child: Child | None = None
+        self._child, self._used = child, False
 
     def train(self, **request: Any) -> None:
         """Have a trial trained; in a new process if there is none."""
@@ -36,6 +37,7 @@ class Trainer:
         """Have something done; in a new process if there is none."""
         if self._child is None:
             self._child = Child(self._command, self.inbox, self._log, self._environment)
+        self._used = True
         self._child.tell(do=verb, **request)
 
     def answer(self, *, go: bool) -> None:
@@ -93,9 +95,9 @@ class Trainer:
         self._child = None
 
     def end(self) -> None:
-        """Let the child end by itself."""
+        """Let the child end by itself; one that never had anything to do may still load its libraries."""
         if self._child is not None:
-            self._child.end()
+            self._child.end(now=not self._used)
         self._child = None
 
 

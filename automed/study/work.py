@@ -3,6 +3,7 @@
 It owns the study, the lock and the lease, and never imports torch. Run as `python -m automed.study.work`
 it reads its `Job` as the first line of its standard input; later lines say `stop` (after this epoch), and
 when the input closes the launcher has gone and the worker ends at once. Either way it hands its trial back.
+Run as `python -m automed.study.work ahead`, before there is a job, it starts its training process first.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from automed.study.attempt import Attempt
 from automed.study.ledger import Claim, LeaseKeeper, Ledger
 from automed.study.limits import Limits
 from automed.study.patience import Patience
-from automed.study.process import Log, Note
+from automed.study.process import Child, Log, Note
 from automed.study.storage import rest
 from automed.study.trainer import Lost, Quit, Trainer
 
@@ -65,15 +66,17 @@ class Worker:
         inbox: where the launcher's `stop` and `quit` come in.
         limits: what it may use up.
         patience: how it waits for a database that is away.
+        child: a child process that was started ahead.
     """
 
     def __init__(
         self, opened: OpenStudy, *, trials: int, name: str, command: tuple[str, ...], log: Log,
         inbox: queue.SimpleQueue[Note], limits: Limits | None = None, patience: Patience | None = None,
+        child: Child | None = None,
     ) -> None:  # fmt: skip
         self._opened, self._trials, self._limits = opened, trials, limits or Limits()
         self._ledger = Ledger(opened.study, opened.storage, opened.lock, name, patience=patience)
-        self._trainer = Trainer(command, inbox, log)
+        self._trainer = Trainer(command, inbox, log, child)
         self._stillborn = 0
 
     def run(self) -> None:
@@ -141,16 +144,35 @@ def listen(control: IO[str], put: Callable[[Note], None]) -> None:
 
 def main() -> int:
     """Read the job, work, and return the exit code."""
-    from automed.study.open import reopen_study
-
     # Ctrl-C reaches the whole terminal; the launcher alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    line = sys.stdin.readline()
-    if not line:  # the launcher died before it had spoken
-        return 0
-    job = msgspec.json.decode(line, type=Job)
     inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
+    with contextlib.closing(Log(Path(os.devnull))) as log:
+        child = Child(TRAIN, inbox, log) if "ahead" in sys.argv else None
+        job = _next_job()
+        if job is None:  # the launcher died before it had spoken
+            if child is not None:
+                child.end(now=True)
+            return 0
+        log.move(Path(job.log))
+        if child is not None:
+            for stream in (sys.stdout, sys.stderr):  # they lead nowhere so far, and so do the child's
+                os.dup2(log.fileno(), stream.fileno())
+            child.tell(do="log", file=job.log)
+        return _work(job, inbox, log, child)
+
+
+def _next_job() -> Job | None:
+    import automed.study.open  # noqa: F401  (while the launcher opens the study)
+
+    line = sys.stdin.readline()
+    return msgspec.json.decode(line, type=Job) if line else None
+
+
+def _work(job: Job, inbox: queue.SimpleQueue[Note], log: Log, child: Child | None) -> int:
+    from automed.study.open import reopen_study
+
     hurry = threading.Event()
 
     def put(note: Note) -> None:
@@ -162,19 +184,18 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: signals.put(Note("quit")))
     threading.Thread(target=lambda: put(signals.get()), name="signals", daemon=True).start()
     threading.Thread(target=listen, args=(sys.stdin, put), name="control", daemon=True).start()
-    with contextlib.closing(Log(Path(job.log))) as log:
-        patience = Patience(job.limits.storage_patience, lambda line: log.write(f"{line}\n"), hurry)
-        try:
-            with contextlib.closing(
-                patience(lambda: reopen_study(Path(job.folder), storage=job.storage))
-            ) as opened:
-                Worker(
-                    opened, trials=job.trials, name=job.worker, command=job.child, log=log, inbox=inbox,
-                    limits=job.limits, patience=patience,
-                ).run()  # fmt: skip
-        except AutomedError as error:
-            log.write(f"{error}\n")
-            return error.exit_code
+    patience = Patience(job.limits.storage_patience, lambda line: log.write(f"{line}\n"), hurry)
+    try:
+        with contextlib.closing(
+            patience(lambda: reopen_study(Path(job.folder), storage=job.storage))
+        ) as opened:  # fmt: skip
+            Worker(
+                opened, trials=job.trials, name=job.worker, command=job.child, log=log, inbox=inbox,
+                limits=job.limits, patience=patience, child=child,
+            ).run()  # fmt: skip
+    except AutomedError as error:
+        log.write(f"{error}\n")
+        return error.exit_code
     return 0
 
 

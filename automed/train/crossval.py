@@ -68,56 +68,50 @@ def cross_validate(
         TrialError: the configuration cannot be trained.
         OSError: the checkpoint cannot be written.
     """
-    started, memory, clock = time.perf_counter(), PeakMemory(), clock or Clock()
     state = checkpoint.load() if checkpoint else None
-    before = _Progress() if state is None else _Progress.of(state)
-    curve, results = before.curve, before.folds
-
-    def now() -> _Progress:
-        seconds = before.seconds + time.perf_counter() - started
-        spent: dict[str, float] = {
-            part: before.time.get(part, 0.0) + clock.seconds.get(part, 0.0) for part in PARTS
-        }
-        return _Progress(curve, results, seconds, max(before.peak, memory.peak()), spent)
-
-    stop = False if state is None else reporter.resumed(curve, results)
-    for fold in range(len(results), len(splits)):
+    course = _Course(checkpoint, state, clock or Clock())
+    stop = False if state is None else reporter.resumed(course.curve, course.folds)
+    for fold in range(len(course.folds), len(splits)):
         training, validation = splits[fold]
         learner = Learner(
             config, material, training=training, validation=validation, fold=fold, seed=(*seed, fold),
-            plan=plan, clock=clock, waiting=reporter.waiting,
+            plan=plan, clock=course.clock, waiting=reporter.waiting,
         )  # fmt: skip
+        if state is not None:
+            learner.restore(state["learner"])
+            state = None
+        told = {**plan.record(), "norm_batch": learner.norm_batch, "features": learner.kept}
         with contextlib.closing(learner):
-            if state is not None:
-                learner.restore(state["learner"])
-                state = None
-            told = {**plan.record(), "norm_batch": learner.norm_batch, "features": learner.kept}
-            while not (learner.finished or stop):
-                curve.append(learner.advance())
-                if checkpoint:
-                    with clock.part("checkpoint"):
-                        checkpoint.save({**asdict(now()), "learner": learner.state()})
-                with clock.part("storage"):
-                    stop = reporter.epoch(curve[-1])
-            if learner.finished:
-                results.append(learner.result())
-                # The last fold's end is the trial's end: there is nothing left to stop.
-                with clock.part("storage"):
-                    stop = reporter.fold(results[-1]) or stop
+            stop = _train_fold(learner, course, reporter, stop=stop)
         del learner  # before the next one is built beside it
         if stop:
             break
-    end = now()
+    end = course.now()
     return TrialResult(
-        curve=tuple(curve),
-        folds=tuple(results),
-        pruned=stop and len(results) < len(splits),
+        curve=tuple(end.curve),
+        folds=tuple(end.folds),
+        pruned=stop and len(end.folds) < len(splits),
         metric=material.metric,
         seconds=end.seconds,
         peak_memory=end.peak,
         plan=told,
         time=end.time,
     )
+
+
+def _train_fold(learner: Learner, course: _Course, reporter: Reporter, *, stop: bool) -> bool:
+    """One fold, or as much of it as is wanted; True when the trial is to stop."""
+    while not (learner.finished or stop):
+        course.curve.append(learner.advance())
+        course.save(learner)
+        with course.clock.part("storage"):
+            stop = reporter.epoch(course.curve[-1])
+    if learner.finished:
+        course.folds.append(learner.result())
+        # The last fold's end is the trial's end: there is nothing left to stop.
+        with course.clock.part("storage"):
+            stop = reporter.fold(course.folds[-1]) or stop
+    return stop
 
 
 @dataclass
@@ -133,8 +127,32 @@ class _Progress:
     peak: int = 0
     time: dict[str, float] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, state: dict[str, Any]) -> _Progress:
-        curve = [Epoch(**row) for row in state["curve"]]
-        folds = [FoldResult(**one) for one in state["folds"]]
-        return cls(curve, folds, state["seconds"], state["peak"], state["time"])
+
+class _Course:
+    """How far a trial is, in this process and in those before it."""
+
+    def __init__(
+        self, checkpoint: Checkpoint | None, state: dict[str, Any] | None, clock: Clock
+    ) -> None:  # fmt: skip
+        self.clock = clock
+        self.curve = [Epoch(**row) for row in state["curve"]] if state else []
+        self.folds = [FoldResult(**one) for one in state["folds"]] if state else []
+        kept = state or asdict(_Progress())
+        self._before = {name: kept[name] for name in ("seconds", "peak", "time")}
+        self._checkpoint, self._started, self._memory = checkpoint, time.perf_counter(), PeakMemory()
+
+    def now(self) -> _Progress:
+        """All of it."""
+        before = self._before
+        return _Progress(
+            self.curve, self.folds,
+            seconds=before["seconds"] + time.perf_counter() - self._started,
+            peak=max(before["peak"], self._memory.peak()),
+            time={part: before["time"].get(part, 0.0) + self.clock.seconds.get(part, 0.0) for part in PARTS},
+        )  # fmt: skip
+
+    def save(self, learner: Learner) -> None:
+        """Write it to the checkpoint, if there is to be one."""
+        if self._checkpoint is not None:
+            with self.clock.part("checkpoint"):
+                self._checkpoint.save({**asdict(self.now()), "learner": learner.state()})

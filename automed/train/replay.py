@@ -25,8 +25,10 @@ from automed.models.build import Network
 from automed.models.prefix import NoPrefixError, Prefix, find_prefix, stray
 from automed.train.features import Features, NoFeaturesError
 from automed.train.feed import Material, Pictures, Step
+from automed.train.plan import Plan
 
 _VERSION = 1  # raise it when the same settings give other values
+_PORTION = 128  # pictures at once
 _TRIED = 8  # pictures on which the rest of the network is compared with the whole
 _STRAYS = {torch.float32: 1e-4}  # largest difference of two logits, as a share of the largest
 _STRAYS_HALF = 3e-2
@@ -157,7 +159,7 @@ def _made(features: Features, name: str, prefix: Prefix, pictures: Pictures, wai
             return prefix.produce(pictures.normalised(inputs))
 
     return features.view(
-        f"{name} {kind}".strip(), make, portion=pictures.plan.evaluation_batch,
+        f"{name} {kind}".strip(), make, portion=_portion(pictures.plan),
         progress=lambda done, total: waiting("frozen stages", done, total),
     )  # fmt: skip
 
@@ -199,8 +201,14 @@ def _depends(
         f"{config.model.name} {config.model.image_size} px, {network.frozen} stages",
         f"weights {_digest(network)}", f"pictures {material.content}",
         msgspec.json.encode(config.preprocess).decode(), f"{network.mean} {network.std}",
-        f"{_device(plan.device)} {plan.precision}",
+        # Kernels differ with the number of images, and their results in the last bit.
+        f"{_device(plan.device)} {plan.precision}, {_portion(plan)} at once",
     )  # fmt: skip
+
+
+def _portion(plan: Plan) -> int:
+    """How many pictures are computed at once: the same for all trials, but where memory was short."""
+    return _PORTION if plan.micro_batch == plan.batch else min(_PORTION, plan.micro_batch)
 
 
 def _device(device: str) -> str:

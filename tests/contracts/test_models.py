@@ -14,6 +14,7 @@ from automed.models.build import Network, build_network
 from automed.models.catalogue import PLAIN, has_drop_path
 from automed.models.dropout import Place, place_dropout
 from automed.models.freeze import frozen_count, is_held, thaw
+from automed.models.prefix import NoPrefixError, find_prefix, stray
 from automed.models.settings import Dropout, Freeze, Model
 from automed.models.weights import WeightSource
 
@@ -229,3 +230,34 @@ def test_one_channel_learns(built: tuple[str, Network], dropped: Network) -> Non
 def test_stochastic_depth_is_there_when_asked(name: str) -> None:
     module = build(name, 3, 0.0, Dropout(path_rate=0.5)).module
     assert any(getattr(inner, "drop_prob", 0.0) for inner in module.modules())
+
+
+CANNOT_BE_KEPT = {
+    ("hrnet_w18_small", 0.5): "is not one tensor",
+    ("googlenet", 1.0): "more than one classifier",
+    ("repvit_m0_9", 1.0): "more than one classifier",
+    ("deit_tiny_distilled_patch16_224", 1.0): "more than one classifier",
+    ("levit_128s", 1.0): "more than one classifier",
+}
+"""The frozen stages of these give nothing that the rest could go on from; all others do."""
+
+
+@pytest.mark.parametrize("depth", [DEPTH, 1.0])
+@pytest.mark.parametrize("name", [*sorted(PLAIN), *TIMM])
+def test_the_rest_goes_on_from_what_the_frozen_stages_gave(name: str, depth: float) -> None:
+    network = build(name, 3, depth, Dropout(placement="head", rate=0.3))
+    batch = images(name, 3).repeat(3, 1, 1, 1).to(memory_format=torch.channels_last)
+    module = network.module.to(memory_format=torch.channels_last)
+    before = copy.deepcopy(module.state_dict())
+    if (name, depth) in CANNOT_BE_KEPT:
+        with pytest.raises(NoPrefixError, match=CANNOT_BE_KEPT[name, depth]):
+            find_prefix(network, name, batch)
+        return
+    prefix = find_prefix(network, name, batch)
+    with torch.no_grad():
+        kept = prefix.produce(batch)
+    assert kept.shape == (6, *prefix.shape)
+    assert stray(prefix, batch, kept) <= 1e-6
+    assert stray(prefix, batch, kept.flip(0) + 0.1) > 1e-3
+    assert prefix.resume(kept).requires_grad, "the head learns"
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())

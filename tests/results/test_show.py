@@ -17,7 +17,7 @@ RUNNING = TrialRecord(
     number=7, state="running", params={}, config=CONFIG, score=None, fold_scores=(0.5,),
     curve=((0, 0, 0.4), (0, 1, 0.5), (1, 0, 0.6125)), epochs=2, folds=3, result=Result(),
     lease=Lease("0", "host", 1, 0.0),
-    source="", attempts=1, start=None, finish=None,
+    source="", same_as=None, attempts=1, start=None, finish=None,
 )  # fmt: skip
 BEST = dataclasses.replace(RUNNING, number=2, state="complete", score=0.875)
 SNAPSHOT = Snapshot(

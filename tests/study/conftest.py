@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import json
+import queue
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,8 +11,12 @@ import pytest
 
 from automed.data.folds import Folds, make_folds
 from automed.data.manifest import Item, Manifest
+from automed.study import record
 from automed.study.experiment import Experiment, read_experiment
+from automed.study.limits import Limits
 from automed.study.open import OpenStudy, open_study, reopen_study
+from automed.study.process import Log, Note
+from automed.study.work import Worker
 
 SPACE = """\
 study: {name: demo, folds: 3, seed: 7}
@@ -95,3 +102,35 @@ def reopen() -> Iterator[Callable[..., OpenStudy]]:
     yield open_
     for one in made:
         one.close()
+
+
+class Desk:
+    """A worker in this process, and its inbox."""
+
+    def __init__(self, opened: OpenStudy, command: tuple[str, ...]) -> None:
+        self.opened, self.command = opened, command
+        self.inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
+
+    def work(self, trials: int, limits: Limits | None = None) -> list[record.TrialRecord]:
+        with contextlib.closing(Log(self.opened.folder / "log")) as log:
+            Worker(
+                self.opened, trials=trials, name="0", command=self.command, log=log, inbox=self.inbox,
+                limits=limits,
+            ).run()  # fmt: skip
+        return record.records(self.opened.study)
+
+    def runs(self, number: int) -> list[str]:
+        """The process ids that trained a trial."""
+        folder = self.opened.folder / "trials" / record.folder_name(number)
+        return [line.split()[0] for line in (folder / "runs.txt").read_text().splitlines()]
+
+
+@pytest.fixture
+def desk(open_here, fake_child, monkeypatch):
+    monkeypatch.setenv("FAKE_SECONDS", "0")
+
+    def sit(experiment=None, faults: dict[str, str] | None = None, **options: object) -> Desk:
+        monkeypatch.setenv("FAKE_FAULTS", json.dumps(faults or {}))
+        return Desk(open_here(experiment, **options), fake_child)
+
+    return sit

@@ -49,6 +49,16 @@ class Kept:
         self.file.write_text(json.dumps([self.curve, self.scores]))
 
 
+def end(folder: Path, kept: Kept, **event: object) -> None:
+    """Leave what a real one leaves, and tell the end."""
+    rows = ["fold,epoch,score", *(",".join(map(str, row)) for row in kept.curve)]
+    (folder / "curve.csv").write_text("\n".join(rows) + "\n")
+    if kept.scores:
+        (folder / "out_of_fold.npz").write_bytes(f"probabilities of {folder.name}".encode())
+    (folder / "result.json").write_text(json.dumps(event))
+    tell(event="done", **event)
+
+
 def go_on() -> bool:
     return inbox.get()["go"]
 
@@ -102,11 +112,11 @@ def train(request: dict) -> None:
             tell(event="fold", fold=fold, score=kept.scores[-1])
             stopped = not go_on() and fold < FOLDS - 1
         if stopped:
-            tell(event="done", pruned=True, score=None, fold_scores=kept.scores, seconds=1.5)
+            end(folder, kept, pruned=True, score=None, fold_scores=kept.scores, seconds=1.5)
             return
     mean = float("nan") if fault == "nan" else sum(kept.scores) / FOLDS
-    tell(
-        event="done", pruned=False, score=None if fault == "nan" else mean, fold_scores=kept.scores,
+    end(
+        folder, kept, pruned=False, score=None if fault == "nan" else mean, fold_scores=kept.scores,
         scores={"macro_f1": mean} if fault != "nan" else {}, seconds=3.5, peak_memory=1000,
         plan={"micro": micro_batch},
     )  # fmt: skip

@@ -7,16 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from automed.errors import AutomedError
 from automed.study import record
+from automed.study.crew import Ahead, LocalSite, started_ahead
 from automed.study.launch import Snapshot, launch, seconds_left, snapshot
 from automed.study.ledger import born, this_host
 from automed.study.limits import Limits
 from automed.study.machine import environment
+from automed.study.open import job_writer
 from automed.study.patience import GivenUp
 
 LAUNCH = """
@@ -237,7 +240,8 @@ def ran(number: int, state: str, seconds: float, steps: int = 0) -> record.Trial
     return record.TrialRecord(
         number=number, state=state, params={}, config={}, score=None, fold_scores=(),
         curve=tuple((*divmod(step, 4), 0.5) for step in range(steps)), epochs=4, folds=3,
-        result=record.Result(seconds=seconds), lease=None, source="", attempts=1, start=None, finish=None,
+        result=record.Result(seconds=seconds), lease=None, source="", same_as=None, attempts=1, start=None,
+        finish=None,
     )  # fmt: skip
 
 
@@ -248,3 +252,56 @@ def test_the_time_left_follows_the_trials_that_are_done() -> None:
     assert seconds_left(done, 4, 2) == pytest.approx(6)
     assert seconds_left([*done, ran(2, "running", 0, steps=6)], 4, 1) == pytest.approx(9)
     assert seconds_left(done, 2, 1) == 0
+
+
+def offspring() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def test_workers_that_were_started_ahead_take_the_job_and_write_to_their_logs(
+    open_here, write_space, manifest, folds
+) -> None:
+    def damaged(folder: Path) -> None:
+        job_writer(write_space(), manifest, folds)(folder)
+        (folder / "job.json").write_text("{}")
+
+    opened = open_here(write_job=damaged)
+    before = len(offspring())
+    with started_ahead(LocalSite, 1) as site:
+        workers = offspring()[before:]
+        assert workers and not (opened.folder / "logs").exists()
+        outcome = launch(opened, trials=5, workers=1, site=site)
+    assert "3 trials in a row were broken" in outcome.halted
+    assert record.records(opened.study)[0].lease.pid == workers[0].pid
+    said = (opened.folder / "logs" / "worker-0.log").read_text()
+    assert said.count("Traceback") == 3 and "ValidationError" in said
+    assert gone(workers)
+
+
+def test_workers_that_were_started_ahead_and_are_not_needed_end(open_here) -> None:
+    opened = open_here()
+    ahead = Ahead(2)
+    while len(started := [one for parent in ahead._waiting.values()
+                          for one in psutil.Process(parent._process.pid).children()]) < 2:  # fmt: skip
+        time.sleep(0.05)
+    ahead.close()
+    assert gone(started)
+    assert not (opened.folder / "logs").exists()
+
+
+def test_one_that_was_started_ahead_and_died_is_replaced(open_here, fake_child) -> None:
+    opened = open_here()
+    with started_ahead(LocalSite, 1) as site:
+        for process in offspring():
+            process.kill()
+            process.wait()
+        assert launch(opened, trials=2, workers=1, child=fake_child, site=site).snapshot.done == 2
+
+
+def test_elsewhere_than_here_nothing_is_started_ahead() -> None:
+    def site(orders: object) -> None:
+        raise AssertionError(orders)
+
+    before = offspring()
+    with started_ahead(site, 2) as same:
+        assert same is site and offspring() == before

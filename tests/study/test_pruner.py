@@ -8,7 +8,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from automed.study.pruner import FOLD_SCORES, SHAPE, KFoldPruner
+from automed.study.pruner import FOLD_SCORES, SAME_AS, SHAPE, KFoldPruner
 
 FOLDS = 3
 
@@ -162,3 +162,14 @@ def test_minimising_turns_both_tests_round() -> None:
 def test_a_trial_without_reports_goes_on() -> None:
     study = study_of(PEERS)
     assert not judge(study, study.ask())
+
+
+def test_a_trial_that_repeats_another_counts_once() -> None:
+    copy = finished([0.8] * 9, [0.8] * FOLDS)
+    copy.set_user_attr(SAME_AS, 3)
+    for copies in (0, 9):
+        study = study_of([*PEERS[:3], finished([0.4] * 9, [0.4] * FOLDS), *[copy] * copies])
+        assert not judge(study, ask(study, [0.55] * 3))
+    few = study_of([*PEERS[:2], *[copy] * 9])
+    assert not judge(few, ask(few, [0.1] * 3))
+    assert not judge(few, ask(few, [0.1] * 9, [0.1]))

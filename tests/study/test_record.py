@@ -106,3 +106,14 @@ heavy = {{"torch", "timm", "albumentations", "sklearn"}} & set(sys.modules)
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_of_two_equals_the_best_is_the_one_that_was_trained(opened: OpenStudy) -> None:
+    for same_as in (1, None, None):
+        trial = begin(opened)
+        if same_as is not None:
+            record.write(opened.storage, trial._trial_id, record.SAME_AS, same_as)
+        opened.study.tell(trial, 0.5)
+    found = record.records(opened.study)
+    assert [one.same_as for one in found] == [1, None, None]
+    assert record.best_of(found) is found[1]

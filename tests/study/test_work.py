@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import json
 import queue
 import threading
@@ -15,44 +14,10 @@ from automed.errors import AutomedError
 from automed.study import record, work
 from automed.study.ledger import halted
 from automed.study.limits import Limits
-from automed.study.open import OpenStudy
-from automed.study.process import Log, Note
-from automed.study.work import Worker
+from automed.study.process import Note
 
 ONE_MODEL = {"[alexnet_mini, vgg11, resnet18]": "resnet18", "{model.name: resnet18, ": "{"}
 NO_PRUNER = {"seed: 7}": "seed: 7, pruner: none}"}
-
-
-class Desk:
-    """A worker in this process, and its inbox."""
-
-    def __init__(self, opened: OpenStudy, command: tuple[str, ...]) -> None:
-        self.opened, self.command = opened, command
-        self.inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
-
-    def work(self, trials: int, limits: Limits | None = None) -> list[record.TrialRecord]:
-        with contextlib.closing(Log(self.opened.folder / "log")) as log:
-            Worker(
-                self.opened, trials=trials, name="0", command=self.command, log=log, inbox=self.inbox,
-                limits=limits,
-            ).run()  # fmt: skip
-        return record.records(self.opened.study)
-
-    def runs(self, number: int) -> list[str]:
-        """The process ids that trained a trial."""
-        folder = self.opened.folder / "trials" / record.folder_name(number)
-        return [line.split()[0] for line in (folder / "runs.txt").read_text().splitlines()]
-
-
-@pytest.fixture
-def desk(open_here, fake_child, monkeypatch):
-    monkeypatch.setenv("FAKE_SECONDS", "0")
-
-    def sit(experiment=None, faults: dict[str, str] | None = None, **options: object) -> Desk:
-        monkeypatch.setenv("FAKE_FAULTS", json.dumps(faults or {}))
-        return Desk(open_here(experiment, **options), fake_child)
-
-    return sit
 
 
 def test_trials_are_trained_recorded_and_kept_in_one_warm_process(desk, write_space) -> None:
@@ -81,7 +46,7 @@ def test_the_same_seed_gives_the_same_search_even_in_two_sittings(desk, tmp_path
     whole = desk(folder=tmp_path / "a").work(7)
     seat = desk(folder=tmp_path / "b")
     seat.work(3)
-    again = Desk(reopen(seat.opened.folder), seat.command).work(7)
+    again = type(seat)(reopen(seat.opened.folder), seat.command).work(7)
     assert [(one.params, one.curve, one.state) for one in again] == [
         (one.params, one.curve, one.state) for one in whole
     ]

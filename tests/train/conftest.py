@@ -22,4 +22,6 @@ def material() -> Material:
         task=Classify(outputs=CLASSES),
         weights=weight_source(None),
         metric="macro_f1",
+        searched=np.arange(60),
+        content="stripes",
     )

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from automed.errors import SpaceError
+from automed.study.preflight import preflight
+
+CHILD = """
+import json, os, sys
+request = json.loads(sys.stdin.readline())
+with open(os.environ["TRIED"], "a") as tried:
+    tried.write("tried\\n")
+for number, network in enumerate(request["networks"], 1):
+    print(json.dumps({"event": "network", "tried": number, "faults": json.loads(os.environ["FAULTS"])}))
+print(json.dumps({"event": "done"}))
+"""
+PRETRAINED = {"resnet18]": "resnet18]\n    pretrained: {choices: [true, false]}"}
+
+
+@pytest.fixture
+def attempts(tmp_path, monkeypatch):
+    """Tries the networks of a space with a process that builds none, and counts its starts."""
+    tried = tmp_path / "tried.txt"
+    for name, value in (("AUTOMED_CACHE", tmp_path / "cache"), ("TRIED", tried), ("FAULTS", "[]")):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("AUTOMED_WEIGHTS", raising=False)
+
+    def attempt(experiment, classes: int = 2) -> int:
+        with (tmp_path / "log").open("w+") as log:
+            preflight(experiment, classes=classes, log=log, child=(sys.executable, "-c", CHILD))
+        return len(tried.read_text().splitlines())
+
+    return attempt
+
+
+def test_networks_that_were_tried_well_are_not_tried_again(attempts, write_space) -> None:
+    assert [attempts(write_space()) for _ in range(2)] == [1, 1]
+    assert attempts(write_space(), classes=3) == 2
+    assert attempts(write_space(**{"vgg11, ": ""})) == 3
+    assert attempts(write_space(**{"high: 1,": "high: 0.5,"})) == 3, "the same networks"
+
+
+def test_networks_with_a_fault_are_tried_each_time(attempts, write_space, monkeypatch) -> None:
+    monkeypatch.setenv("FAULTS", '["it is too small"]')
+    for _ in range(2):
+        with pytest.raises(SpaceError, match="it is too small"):
+            attempts(write_space())
+    monkeypatch.setenv("FAULTS", "[]")
+    assert attempts(write_space()) == 3
+
+
+def test_with_other_weight_files_networks_are_tried_again(
+    attempts, write_space, tmp_path, monkeypatch
+) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    file = folder / "resnet18.safetensors"
+    file.write_bytes(b"some")
+    monkeypatch.setenv("AUTOMED_WEIGHTS", str(folder))
+    space = write_space(**PRETRAINED)
+    assert [attempts(space) for _ in range(2)] == [1, 1]
+    os.utime(file, ns=(1, 1))
+    assert [attempts(space) for _ in range(2)] == [2, 2]
+    file.unlink()
+    assert attempts(space) == 3
+
+
+def test_what_the_hub_has_weights_for_is_tried_each_time(attempts, write_space) -> None:
+    assert [attempts(write_space(**PRETRAINED)) for _ in range(2)] == [1, 2]
+
+
+def test_without_a_cache_that_can_be_written_networks_are_tried(
+    attempts, write_space, tmp_path: Path, monkeypatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("AUTOMED_CACHE", str(tmp_path / "file"))
+    assert [attempts(write_space()) for _ in range(2)] == [1, 2]
