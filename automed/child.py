@@ -51,7 +51,6 @@ from safetensors.torch import save_file
 from automed.config import TrialConfig
 from automed.errors import TrialError, UserError, out_of_memory
 from automed.job import CHECKPOINT, open_job
-from automed.measure import measure_trial
 from automed.models.build import check_network
 from automed.models.weights import weight_source
 from automed.result import Epoch, FoldResult
@@ -155,6 +154,8 @@ def _train(line: Line, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _profile(line: Line, request: dict[str, Any]) -> dict[str, Any]:
+    from automed.measure import measure_trial  # its counter takes a while to load, and a search needs none
+
     study, trial = Path(request["study"]), Path(request["trial"])
     line.tell(event="begun")
     config = _config(trial)
