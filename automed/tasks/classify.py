@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from automed.result import METRICS
 from automed.tasks.metrics import score_classes
 from automed.tasks.task import Criterion, LossSettings
 
@@ -40,9 +42,11 @@ class Classify:
         """Logits (n, classes) -> probabilities."""
         return outputs.float().softmax(dim=1)
 
-    def scores(self, labels: np.ndarray, decoded: np.ndarray) -> dict[str, float]:
-        """Every metric of `result.METRICS`."""
-        return score_classes(labels, decoded)
+    def scores(
+        self, labels: np.ndarray, decoded: np.ndarray, names: Sequence[str] = METRICS
+    ) -> dict[str, float]:
+        """Some metrics of `result.METRICS`."""
+        return score_classes(labels, decoded, names)
 
 
 def _cross_entropy(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
+
+from automed.result import METRICS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +50,8 @@ class Task(Protocol):
         """Raw outputs -> what is kept out of fold, such as probabilities."""
         ...
 
-    def scores(self, labels: np.ndarray, decoded: np.ndarray) -> dict[str, float]:
-        """Every metric, by name; higher is better."""
+    def scores(
+        self, labels: np.ndarray, decoded: np.ndarray, names: Sequence[str] = METRICS
+    ) -> dict[str, float]:
+        """These metrics, by name; higher is better."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from automed.config import TrialConfig
 from automed.errors import TrialError
 from automed.models.build import Network, build_network
 from automed.models.freeze import is_held, thaw
-from automed.result import Epoch, FoldResult
+from automed.result import METRICS, Epoch, FoldResult
 from automed.train.chance import Chance
 from automed.train.clock import Clock
 from automed.train.feed import Feed, Material, Pictures, make_steps
@@ -35,7 +36,7 @@ def _wait(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network says of some images: its loss, every metric, and the decoded outputs (n, ...)."""
+    """What a network says of some images: its loss, metrics, and the decoded outputs (n, ...)."""
 
     loss: float
     scores: dict[str, float]
@@ -92,7 +93,7 @@ class Learner:
         self.pictures = Pictures(config, material, self.network, plan)
         with self.clock.part("prefix"):
             self.replay, self.kept = open_replay(
-                config, material, self.network, self.pictures, fold=fold, waiting=waiting
+                config, material, self.network, self.pictures, waiting=waiting
             )  # fmt: skip
         self.epoch = 0
         self.best_epoch = 0
@@ -118,7 +119,7 @@ class Learner:
             if self.epoch == self.config.freeze.thaw_epoch > 0:
                 thaw(self.module)
             train_loss, lr = self._train_epoch()
-        evaluation = self.evaluate(self.validation)
+        evaluation = self.evaluate(self.validation, (self.material.metric,))
         if len(self.validation) and not math.isfinite(evaluation.loss):
             raise self._diverged("validation loss", evaluation.loss)
         # A refit has nothing to validate on; there a plateau is one of the training loss.
@@ -136,7 +137,7 @@ class Learner:
         self.epoch += 1
         return row
 
-    def evaluate(self, rows: np.ndarray) -> Evaluation:
+    def evaluate(self, rows: np.ndarray, metrics: Sequence[str] = METRICS) -> Evaluation:
         """Judge the network on `rows` as they are, without augmentation. (0,) rows give NaN and no scores."""
         if len(rows) == 0:
             return Evaluation(math.nan, {}, np.empty((0, self.material.task.outputs), np.float32))
@@ -152,7 +153,7 @@ class Learner:
                 loss += self.criterion(output, self.pictures.tensor(targets)).item() * len(part)
                 outputs.append(self.material.task.decode(output).cpu().numpy())
             decoded = np.concatenate(outputs)
-            scores = self.material.task.scores(self.material.labels[rows], decoded)
+            scores = self.material.task.scores(self.material.labels[rows], decoded, metrics)
         return Evaluation(loss / len(rows), scores, decoded)
 
     def result(self) -> FoldResult:
@@ -161,7 +162,7 @@ class Learner:
         return FoldResult(
             fold=self.fold,
             best_epoch=self.best_epoch,
-            scores=self.best.scores,
+            scores=self.material.task.scores(self.material.labels[self.validation], self.best.decoded),
             indices=self.validation,
             probabilities=self.best.decoded,
         )

@@ -33,6 +33,8 @@ _TRIED = 8  # pictures on which the rest of the network is compared with the who
 _STRAYS = {torch.float32: 1e-4}  # largest difference of two logits, as a share of the largest
 _STRAYS_HALF = 3e-2
 
+_PROVEN: set[tuple[Any, ...]] = set()
+
 Waiting = Callable[[str, int, int], None]
 """Hears of (what is waited for, done, in all)."""
 
@@ -82,8 +84,7 @@ class Replay:
 
 
 def open_replay(
-    config: TrialConfig, material: Material, network: Network, pictures: Pictures, *, fold: int,
-    waiting: Waiting,
+    config: TrialConfig, material: Material, network: Network, pictures: Pictures, *, waiting: Waiting
 ) -> tuple[Replay | None, str]:  # fmt: skip
     """What frozen stages give, made where it is not kept yet; or None.
 
@@ -92,7 +93,6 @@ def open_replay(
         material: images, labels, and which of them are kept.
         network: on its device; its mode, statistics and torch's random state stay as they are.
         pictures: what it is fed with.
-        fold: on which pictures it is tried.
         waiting: hears of the making.
 
     Returns:
@@ -102,7 +102,7 @@ def open_replay(
         return None, ""
     try:
         _refuse_early(config, material)
-        return _opened(config, material, network, pictures, fold, waiting)
+        return _opened(config, material, network, pictures, waiting)
     except (NoPrefixError, NoFeaturesError) as error:
         return None, f"not kept: {error}"
     except (NoRoomError, OSError) as error:
@@ -121,10 +121,10 @@ def _refuse_early(config: TrialConfig, material: Material) -> None:
 
 
 def _opened(
-    config: TrialConfig, material: Material, network: Network, pictures: Pictures, fold: int, waiting: Waiting
+    config: TrialConfig, material: Material, network: Network, pictures: Pictures, waiting: Waiting
 ) -> tuple[Replay, str]:
     assert material.searched is not None
-    tried = np.random.default_rng(fold).choice(material.searched, max(4, min(_TRIED, len(material.searched))))
+    tried = np.random.default_rng(0).choice(material.searched, _TRIED)
     seen = pictures.normalised(pictures.judging(tried))
     with pictures.plan.autocast():
         prefix = find_prefix(network, config.model.name, seen)
@@ -142,7 +142,17 @@ def _opened(
     place = np.full(len(material.labels), -1, np.int64)
     place[material.searched] = np.arange(len(material.searched))
     replay = Replay(pictures, prefix, features, views, place, learns)
-    _try(replay, tried, seen)
+    kept = replay.judging(tried)
+    proven = (
+        features,
+        config.model,
+        config.freeze,
+        config.dropout,
+        hash(kept.cpu().float().numpy().tobytes()),
+    )
+    if proven not in _PROVEN:  # by a fold or a trial before
+        _try(replay, seen, kept)
+        _PROVEN.add(proven)
     return replay, _told(replay, network)
 
 
@@ -169,7 +179,7 @@ def _augmentation(pictures: Pictures) -> str:
     return msgspec.json.encode({name: value for name, value in strengths.items() if value}).decode()
 
 
-def _try(replay: Replay, rows: np.ndarray, seen: Tensor) -> None:
+def _try(replay: Replay, seen: Tensor, kept: Tensor) -> None:
     """Go on from what was kept, and compare with the whole network on the same pictures.
 
     Raises:
@@ -177,7 +187,7 @@ def _try(replay: Replay, rows: np.ndarray, seen: Tensor) -> None:
     """
     bound = _STRAYS.get(replay.features.precision, _STRAYS_HALF)
     with replay.pictures.plan.autocast():
-        strayed = stray(replay.prefix, seen, replay.judging(rows))
+        strayed = stray(replay.prefix, seen, kept)
     if not strayed <= bound:
         raise NoPrefixError(f"the rest of the network gives something else with it ({strayed:.1g})")
 

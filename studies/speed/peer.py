@@ -35,7 +35,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from automed.config import TrialConfig, from_flat
-from automed.data.images import crop_to_content
+from automed.data.prepare import crop_to_content
 from automed.models.build import Network, build_network
 from automed.models.freeze import thaw
 from automed.models.weights import weight_source
