@@ -19,7 +19,7 @@ _WORK = ("forward", "backward")
 _ADVICE = {
     "build": "a network is built once a fold: in a trial of all its epochs that weighs less",
     "data": "lighter augmentation, or, where stages are frozen, views that are kept (train.views)",
-    "prefix": "frozen stages are run once for all trials, and tried once a fold: less of a whole trial",
+    "prefix": "frozen stages are run once for all trials: profile again to see one that finds it done",
     "step": "larger batches (train.batch) make fewer steps",
     "evaluation": "every epoch is judged: fewer epochs (train.epochs), or early stopping (train.patience)",
     "checkpoint": "one is written after every epoch: a quicker disk, or longer epochs",
