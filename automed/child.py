@@ -19,6 +19,10 @@ an event (`automed.study.attempt` is the other end)::
     -> {"event": "epoch", ...}                                            <- {"go": true}
     -> {"event": "done"}
 
+    <- {"do": "profile", "epochs": 2, ...}     the rest as for "train"; only so many epochs of the first fold
+    -> {"event": "begun"} and so on
+    -> {"event": "done", "profile": {...}, ...}
+
     <- {"do": "check", "networks": [[NAME, SIZE, CHANNELS, PRETRAINED], ...], "classes": 4, "weights": null}
     -> {"event": "network", "tried": 1, "faults": []} ...
     -> {"event": "done"}
@@ -108,6 +112,26 @@ class _Remote:
         return self.line.stop(event="fold", fold=result.fold, score=result.scores[self.metric])
 
 
+class _Brief(_Remote):
+    """Ends the trial after some epochs of its first fold, whatever the worker says."""
+
+    def __init__(self, line: Line, *, epochs: int, folds: int, metric: str, most: int) -> None:
+        super().__init__(line, epochs=epochs, folds=folds, metric=metric)
+        self.most = most
+
+    def resumed(self, curve: Sequence[Epoch], folds: Sequence[FoldResult]) -> bool:
+        super().resumed(curve, folds)
+        return len(curve) >= self.most or bool(folds)
+
+    def epoch(self, row: Epoch) -> bool:
+        super().epoch(row)
+        return row.epoch + 1 >= self.most
+
+    def fold(self, result: FoldResult) -> bool:
+        super().fold(result)
+        return True
+
+
 def _config(trial: Path) -> TrialConfig:
     return msgspec.json.decode((trial / "config.json").read_bytes(), type=TrialConfig)
 
@@ -127,6 +151,23 @@ def _train(line: Line, request: dict[str, Any]) -> dict[str, Any]:
         micro_batch=request["micro_batch"], checkpoint=trial / CHECKPOINT,
     )  # fmt: skip
     return write_result(trial, result)
+
+
+def _profile(line: Line, request: dict[str, Any]) -> dict[str, Any]:
+    from automed.measure import measure_trial  # its counter takes a while to load, and a search needs none
+
+    study, trial = Path(request["study"]), Path(request["trial"])
+    line.tell(event="begun")
+    config = _config(trial)
+    _, folds, job = open_job(study)
+    brief = _Brief(
+        line, epochs=config.train.epochs, folds=folds.count, metric=job.metric, most=request["epochs"]
+    )  # fmt: skip
+    result, profile = measure_trial(
+        config, study, brief, seed=request["seed"], number=request["number"],
+        micro_batch=request["micro_batch"], checkpoint=trial / CHECKPOINT,
+    )  # fmt: skip
+    return {**write_result(trial, result), "profile": profile}
 
 
 def _refit(line: Line, request: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +215,7 @@ def _line(error: UserError) -> str:
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-_VERBS = {"train": _train, "refit": _refit, "check": _check}
+_VERBS = {"train": _train, "profile": _profile, "refit": _refit, "check": _check}
 
 
 def answer(line: Line, request: dict[str, Any]) -> None:

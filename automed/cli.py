@@ -184,6 +184,24 @@ def check(file: Annotated[str, typer.Argument(help="A space file, or the name of
 
 
 @app.command()
+def profile(
+    space: Annotated[str, typer.Argument(help="A space file, or the name of a shipped one.")],
+    data: DataPath = None,
+    configs: Annotated[
+        int, typer.Option(min=1, help="How many configurations: those of start_from first, then drawn ones.")
+    ] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="How many epochs of the first fold of each.")] = 2,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of the process that trains; by default a search's worker's.")
+    ] = None,
+) -> None:
+    """Train a few configurations for a moment and show where the time goes; writes no study."""
+    from automed.profile import run_profile
+
+    run_profile(space, data, configs=configs, epochs=epochs, threads=threads)
+
+
+@app.command()
 def init(
     data: Annotated[Path, typer.Argument(help="A folder of images, a CSV or an npz file.")],
     out: Annotated[

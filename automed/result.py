@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -76,3 +78,36 @@ class TrialResult:
             name: sum(fold.scores[name] for fold in self.folds) / len(self.folds)
             for name in self.folds[0].scores
         }
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the time of a few epochs of one fold went, and what was computed in it.
+
+    `seconds` is wall time and `time` tells how much of it went where (`train.clock`). So many pictures were
+    `learnt` from and `judged`, over all `epochs`. `forward`, `backward` and `judging` are floating-point
+    operations in all of them (a multiplication and an addition are two), but for what frozen stages gave once
+    for all trials; `rate` is how many a second the machine does in a large matrix product. `peak_memory` is
+    in bytes, `plan` tells how it was computed.
+    """
+
+    seconds: float
+    time: dict[str, float]
+    epochs: int
+    learnt: int
+    judged: int
+    forward: float
+    backward: float
+    judging: float
+    rate: float
+    peak_memory: int
+    plan: dict[str, Any]
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Seconds by part, in order, and `idle` for the rest: together `seconds`."""
+        return {**self.time, "idle": self.seconds - sum(self.time.values())}
+
+    @property
+    def limit(self) -> float:
+        """Seconds that the same operations would take at the machine's rate."""
+        return (self.forward + self.backward + self.judging) / self.rate

@@ -89,7 +89,7 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict:
     site = choose_site(wish.launcher, wish.options, alone=alone, workers=wish.workers)
     asked_limit()  # a slip there is told before anything is made
     with started_ahead(site, wish.workers) as ready:
-        manifest = _read_images(experiment, _data_path(experiment, wish), console)
+        manifest = read_images(experiment, data_path(experiment, wish), console)
         folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
         console.print(_describe(experiment, manifest, folds), soft_wrap=True)
         if not (folder / "study.json").exists():
@@ -138,7 +138,7 @@ def run_worker(visit: Visit, console: Console | None = None) -> None:
     site = choose_site(visit.launcher, visit.options, alone=alone, workers=visit.workers)
     asked_limit()
     with served(visit.storage, folder) as storage, started_ahead(site, visit.workers) as ready:
-        with _progress(console, "reading pictures") as advance:
+        with progress_bar(console, "reading pictures") as advance:
             opened = join_study(
                 visit.study, storage=storage, guest=visit.guest, progress=advance,
                 vet=lambda experiment, manifest: _try_networks(experiment, manifest, console),
@@ -183,7 +183,12 @@ def _experiment(wish: Wish) -> tuple[Experiment, list[record.TrialRecord]]:
         return fork, record.records(old.study)
 
 
-def _data_path(experiment: Experiment, wish: Wish) -> Path:
+def data_path(experiment: Experiment, wish: Wish) -> Path:
+    """Where the images are; the default space's are drawn into the study's folder.
+
+    Raises:
+        SpaceError: nobody named any.
+    """
     if wish.data is not None:
         return wish.data
     if experiment.data.path is not None:
@@ -196,8 +201,9 @@ def _data_path(experiment: Experiment, wish: Wish) -> Path:
     raise SpaceError(f"{experiment.file} names no images: give them with --data, or as data.path")
 
 
-def _read_images(experiment: Experiment, path: Path, console: Console) -> Manifest:
-    with _progress(console, "reading pictures") as advance:
+def read_images(experiment: Experiment, path: Path, console: Console) -> Manifest:
+    """The images as the file wants them, under a bar."""
+    with progress_bar(console, "reading pictures") as advance:
         return read_manifest(experiment.data, path, progress=advance, folds=experiment.study.folds)
 
 
@@ -230,7 +236,7 @@ def _describe(experiment: Experiment, manifest: Manifest, folds: Folds) -> str:
 
 
 def _try_networks(experiment: Experiment, manifest: Manifest, console: Console) -> None:
-    with tempfile.TemporaryFile("w+") as log, _progress(console, "trying networks") as advance:
+    with tempfile.TemporaryFile("w+") as log, progress_bar(console, "trying networks") as advance:
         preflight(experiment, classes=len(manifest.classes), log=log, on_network=advance)
 
 
@@ -244,7 +250,7 @@ def _prepare_pictures(opened: OpenStudy, trials: int, wish: Wish | Visit, consol
     manifest, _, _ = open_job(opened.folder)
     stock = take_stock(opened.experiment.space, manifest, left)
     console.print(stock.line(), soft_wrap=True)
-    with _progress(console, "preparing pictures") as advance:
+    with progress_bar(console, "preparing pictures") as advance:
         stock.prepare(advance)
 
 
@@ -300,12 +306,12 @@ def _refuse_unfinished(outcome: Outcome, opened: OpenStudy) -> None:
 
 
 def _judge(opened: OpenStudy, winner: record.TrialRecord, console: Console) -> Verdict:
-    with _progress(console, f"refitting trial {winner.number} on all searched pictures") as advance:
+    with progress_bar(console, f"refitting trial {winner.number} on all searched pictures") as advance:
         return judge(opened, winner, on_epoch=advance)
 
 
 @contextlib.contextmanager
-def _progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that hears of (done, in all), and goes when it is full."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

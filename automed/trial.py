@@ -26,6 +26,7 @@ from automed.models.weights import weight_source
 from automed.result import Epoch, TrialResult
 from automed.tasks.classify import Classify
 from automed.train.checkpoint import Checkpoint
+from automed.train.clock import Clock
 from automed.train.crossval import Reporter, cross_validate
 from automed.train.feed import Material
 from automed.train.learner import Learner
@@ -54,6 +55,7 @@ def load_material(study: Path, config: TrialConfig, waiting: Waiting) -> Materia
 def run_trial(
     config: TrialConfig, study: Path, reporter: Reporter, *,
     seed: int, number: int, micro_batch: int | None = None, checkpoint: Path | None = None,
+    clock: Clock | None = None,
 ) -> TrialResult:  # fmt: skip
     """Cross-validate one configuration on the pinned folds of a study.
 
@@ -65,6 +67,7 @@ def run_trial(
         number: the trial's.
         micro_batch: how many images of a batch fit into memory at once; all by default.
         checkpoint: the folder of the trial's checkpoints; without one, none is written or read.
+        clock: sums up where the time goes.
 
     Raises:
         TrialError: the configuration cannot be trained.
@@ -84,6 +87,7 @@ def run_trial(
         seed=(seed, number),
         plan=make_plan(config, micro_batch),
         checkpoint=kept,
+        clock=clock,
     )
 
 

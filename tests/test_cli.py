@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,10 @@ MakeShell = Callable[..., Any]
         (("search", "--space", "brain"), "--data"),
         (("search", "--trials", "0"), "--trials"),
         (("search", "--fork", "new"), "phantom"),
+        (("profile", "brian"), "did you mean 'brain'?"),
+        (("profile", "brain"), "--data"),
+        (("profile", "brain", "--data", "nowhere"), "nowhere"),
+        (("profile", "phantom", "--epochs", "0"), "--epochs"),
         (("search", "--name", "../esc"), "good as the name of a folder"),
         (("search", "--seed", "5000000000"), "--seed"),
         (("search", "--memory", "4"), "'4' is no size: write 800MB"),
@@ -78,3 +83,30 @@ def test_phantom_draws_once_and_never_over_something(tmp_path: Path, shell: Make
     names = {file.parent.name for file in (tmp_path / "set").rglob("*.png")}
     assert names == {"glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor"}
     shell(tmp_path).run("phantom", "set", code=2)
+
+
+def test_profile_measures_a_real_trial_and_leaves_nothing_behind(tmp_path: Path, shell: MakeShell) -> None:
+    here, temporary = tmp_path / "here", tmp_path / "tmp"
+    here.mkdir()
+    temporary.mkdir()
+    said = shell(here, TMPDIR=str(temporary)).run("profile", "phantom", "--configs", "1", "--epochs", "1")
+    assert "1 of 1: small_cnn, 48 px" in said
+    for part in ("forward", "backward", "evaluation", "storage", "idle"):
+        assert f"  {part} " in said
+    assert "1 epoch of a fold on" in said
+    assert "FLOP/s of" in said
+    assert list(here.iterdir()) == list(temporary.glob("automed-*")) == []
+
+
+def test_a_profile_that_is_stopped_leaves_nothing_behind(tmp_path: Path, shell: MakeShell) -> None:
+    here, temporary = tmp_path / "here", tmp_path / "tmp"
+    here.mkdir()
+    temporary.mkdir()
+    process = shell(here, TMPDIR=str(temporary), PYTHONUNBUFFERED="1").start("profile", "phantom")
+    assert process.stdout is not None
+    assert "the first of 3 folds" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert list(here.iterdir()) == list(temporary.glob("automed-*")) == []

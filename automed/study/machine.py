@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 MOST_ON_CPU = 8
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREADS = ("OMP_NUMTHREADS", "MKL_NUMTHREADS", "OPENBLAS_NUMTHREADS", "NUMEXPR_NUMTHREADS")
 
 
 def cores() -> int:
@@ -48,12 +48,12 @@ def environment(rank: int, workers: int, devices: Sequence[str]) -> dict[str, st
     """The environment of one worker and its child: its GPU, and its share of the cores.
 
     One thread a worker where cores are scarce: two OpenMP threads beside other work cost more than they
-    bring. Threads that wait do so without spinning. A smaller OMP_NUM_THREADS of the user's holds.
+    bring. Threads that wait do so without spinning. A smaller OMP_NUMTHREADS of the user's holds.
     """
     share = max(1, cores() // workers)
-    asked = os.environ.get("OMP_NUM_THREADS", "")
+    asked = os.environ.get("OMP_NUMTHREADS", "")
     threads = str(min(share, int(asked)) if asked.isdecimal() and int(asked) else share)
-    added = dict.fromkeys(_THREADS, threads)
+    added = dict.fromkeys(THREADS, threads)
     added.update(OMP_WAIT_POLICY="PASSIVE", NO_ALBUMENTATIONS_UPDATE="1")
     if devices:
         added["CUDA_VISIBLE_DEVICES"] = devices[rank % len(devices)]

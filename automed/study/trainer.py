@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from automed.study.process import Child, Log, Note
@@ -18,22 +18,27 @@ class Trainer:
         inbox: where all notes to the worker come in.
         log: takes what the process prints.
         child: a process that was started ahead.
+        environment: of a new process; this one's by default.
     """
 
     def __init__(
         self, command: Sequence[str], inbox: queue.SimpleQueue[Note], log: IO[str] | Log,
-        child: Child | None = None,
+        child: Child | None = None, environment: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.inbox, self.stopping = inbox, False
-        self._command, self._log = command, log
+        self._command, self._log, self._environment = command, log, environment
         self._child, self._used = child, False
 
     def train(self, **request: Any) -> None:
         """Have a trial trained; in a new process if there is none."""
+        self.ask("train", **request)
+
+    def ask(self, verb: str, **request: Any) -> None:
+        """Have something done; in a new process if there is none."""
         if self._child is None:
-            self._child = Child(self._command, self.inbox, self._log)
+            self._child = Child(self._command, self.inbox, self._log, self._environment)
         self._used = True
-        self._child.tell(do="train", **request)
+        self._child.tell(do=verb, **request)
 
     def answer(self, *, go: bool) -> None:
         """Answer an event that waits for it."""

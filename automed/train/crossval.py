@@ -49,6 +49,7 @@ def cross_validate(
     seed: tuple[int, int],
     plan: Plan,
     checkpoint: Checkpoint | None = None,
+    clock: Clock | None = None,
 ) -> TrialResult:
     """Train and judge every fold, one after another, until the end or until the reporter says stop.
 
@@ -61,13 +62,14 @@ def cross_validate(
         plan: how to compute it.
         checkpoint: is written after every epoch, before the reporter hears of it; what stands in it already
             is not trained again, and the curve is that of an unbroken trial, bit for bit on a CPU.
+        clock: sums up where the time goes.
 
     Raises:
         TrialError: the configuration cannot be trained.
         OSError: the checkpoint cannot be written.
     """
     state = checkpoint.load() if checkpoint else None
-    course = _Course(checkpoint, state)
+    course = _Course(checkpoint, state, clock or Clock())
     stop = False if state is None else reporter.resumed(course.curve, course.folds)
     for fold in range(len(course.folds), len(splits)):
         training, validation = splits[fold]
@@ -129,8 +131,10 @@ class _Progress:
 class _Course:
     """How far a trial is, in this process and in those before it."""
 
-    def __init__(self, checkpoint: Checkpoint | None, state: dict[str, Any] | None) -> None:
-        self.clock = Clock()
+    def __init__(
+        self, checkpoint: Checkpoint | None, state: dict[str, Any] | None, clock: Clock
+    ) -> None:  # fmt: skip
+        self.clock = clock
         self.curve = [Epoch(**row) for row in state["curve"]] if state else []
         self.folds = [FoldResult(**one) for one in state["folds"]] if state else []
         kept = state or asdict(_Progress())

@@ -1,0 +1,138 @@
+"""What `automed.measure` counts is what networks compute; a profile is that of the trial itself."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from automed.config import TrialConfig, from_flat
+from automed.data.folds import make_folds
+from automed.data.manifest import read_manifest
+from automed.data.phantom import draw_phantom
+from automed.data.settings import Data
+from automed.job import Job, write_job
+from automed.measure import count_operations, machine_rate, measure_trial
+from automed.result import Epoch, FoldResult
+from automed.train.clock import PARTS
+from automed.train.plan import make_plan
+
+BASE = {"model.name": "small_cnn", "model.image_size": 32, "preprocess.channels": 1, "train.batch": 16}
+
+
+def there_and_back(module: nn.Module, inputs: torch.Tensor) -> tuple[float, float]:
+    forward, outputs = count_operations(lambda: module(inputs))
+    return forward, count_operations(outputs.sum().backward)[0]
+
+
+def test_a_linear_layer_multiplies_and_adds_once_a_weight() -> None:
+    forward, backward = there_and_back(nn.Linear(30, 7), torch.randn(4, 30))
+    assert (forward, backward) == (4 * 2 * 30 * 7, 4 * 2 * 30 * 7), "the input asks for no gradient"
+
+
+@pytest.mark.parametrize("groups", [1, 4, 16])
+def test_a_convolution_costs_as_much_for_each_of_its_two_gradients(groups: int) -> None:
+    layer = nn.Conv2d(16, 32, 3, padding=1, groups=groups, bias=False)
+    once = 2 * 2 * 32 * 8 * 8 * 9 * 16 // groups
+    inputs = torch.randn(2, 16, 8, 8)
+    assert there_and_back(layer, inputs) == (once, once)
+    assert there_and_back(layer, inputs.requires_grad_()) == (once, 2 * once)
+    layer.weight.requires_grad_(False)
+    assert there_and_back(layer, inputs) == (once, once), "a frozen weight has no gradient"
+
+
+def test_attention_counts_on_a_processor_too() -> None:
+    query = torch.randn(2, 3, 10, 8)
+    attend = lambda: functional.scaled_dot_product_attention(query, query, query)  # noqa: E731
+    assert count_operations(attend)[0] == 2 * (2 * 2 * 3 * 10 * 10 * 8)
+
+
+def test_the_machine_has_a_rate() -> None:
+    assert machine_rate(make_plan(from_flat(BASE))) > 1e7
+
+
+class Stopper:
+    """Stops after some epochs, and keeps the curve."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs, self.curve = epochs, list[Epoch]()
+
+    def resumed(self, curve: list[Epoch], folds: list[FoldResult]) -> bool:
+        raise AssertionError("there is no checkpoint")
+
+    def waiting(self, what: str, done: int, total: int) -> None:
+        assert done <= total
+
+    def epoch(self, row: Epoch) -> bool:
+        self.curve.append(row)
+        return len(self.curve) >= self.epochs
+
+    def fold(self, result: FoldResult) -> bool:
+        return True
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    manifest = read_manifest(
+        Data(group="none", test="none"), draw_phantom(folder / "images", patients=16, size=32)
+    )
+    write_job(folder, manifest=manifest, folds=make_folds(manifest, 3, 0), job=Job(metric="macro_f1"))
+    return folder
+
+
+def measured(study: Path, epochs: int, **more: object):
+    config: TrialConfig = from_flat({**BASE, **more})
+    stopper = Stopper(epochs)
+    result, profile = measure_trial(config, study, stopper, seed=0, number=0)
+    return stopper, result, profile
+
+
+def test_it_is_the_trial_that_is_measured(study: Path) -> None:
+    stopper, result, profile = measured(study, 2, **{"train.epochs": 8})
+    assert [(row.fold, row.epoch) for row in stopper.curve] == [(0, 0), (0, 1)]
+    assert tuple(stopper.curve) == result.curve
+    assert profile.epochs == 2
+    assert set(profile.time) == set(PARTS)
+    assert sum(profile.parts.values()) == pytest.approx(profile.seconds)
+    assert min(profile.parts.values()) >= 0
+    for part in ("build", "data", "forward", "backward", "step", "evaluation", "storage"):
+        assert profile.time[part] > 0, part
+
+
+def test_operations_grow_with_epochs_and_pictures(study: Path) -> None:
+    one, two = (measured(study, epochs, **{"train.epochs": 8})[2] for epochs in (1, 2))
+    for name in ("learnt", "judged", "forward", "backward", "judging"):
+        assert getattr(two, name) == 2 * getattr(one, name) > 0
+    assert one.forward / one.learnt == pytest.approx(one.judging / one.judged)
+    assert 1 < one.backward / one.forward < 2, "the first layer's input asks for no gradient"
+    more = measured(study, 1, **{"train.epochs": 8, "imbalance": "undersample"})[2]
+    assert more.learnt <= one.learnt
+    assert more.forward / more.learnt == one.forward / one.learnt
+
+
+def test_thawed_stages_count_from_the_epoch_on_in_which_they_learn(study: Path) -> None:
+    frozen = {"model.pretrained": False, "freeze.depth": 0.5, "train.epochs": 4}
+    held = measured(study, 2, **frozen)[2]
+    thawed = measured(study, 2, **frozen, **{"freeze.thaw_epoch": 1})[2]
+    free = measured(study, 2, **{"train.epochs": 4})[2]
+    assert held.forward == thawed.forward == free.forward
+    assert held.backward < thawed.backward < free.backward
+    assert thawed.backward == pytest.approx(np.mean([held.backward, free.backward]))
+
+
+def test_a_trial_that_is_shorter_than_asked_ends_with_its_fold(study: Path) -> None:
+    _, result, profile = measured(study, 5, **{"train.epochs": 1})
+    assert profile.epochs == 1
+    assert [fold.fold for fold in result.folds] == [0]
+    assert result.pruned
+
+
+def test_counting_leaves_the_plan_as_it_was(study: Path) -> None:
+    _, result, profile = measured(study, 1)
+    plan = make_plan(from_flat(BASE))
+    assert {name: profile.plan[name] for name in plan.record()} == dataclasses.asdict(plan)
+    assert profile.plan == result.plan
