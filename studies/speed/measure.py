@@ -100,17 +100,6 @@ def gemm_rate(size: int = 2048, repeats: int = 7) -> float:
     return max(rates)
 
 
-def _backward_flops(*told: Any, **_: Any) -> int:
-    """Of a convolution's backward pass: for each gradient that is wanted, as many as forward.
-
-    torch's own formula forgets the groups: a depthwise convolution counts hundreds of times.
-    """
-    from torch.utils.flop_counter import conv_flop_count
-
-    out, images, weight, *_, wanted = told
-    return conv_flop_count(images, weight, out) * sum(wanted[:2])
-
-
 def trial_flops(config: Mapping[str, Any], weights: Path, labels: int, training: int, judged: int) -> float:
     """The network's own FLOPs in a trial as the peer computes it: nothing kept, each layer each time.
 
@@ -122,9 +111,9 @@ def trial_flops(config: Mapping[str, Any], weights: Path, labels: int, training:
         judged: pictures judged, over all folds, after one epoch.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from automed.config import from_flat
+    from automed.measure import count_operations
     from automed.models.build import build_network
     from automed.models.weights import weight_source
 
@@ -135,15 +124,18 @@ def trial_flops(config: Mapping[str, Any], weights: Path, labels: int, training:
     ).module  # fmt: skip
     size, batch = made.model.image_size, 8
     images = torch.randn(batch, made.preprocess.channels, size, size)
-    counting = {torch.ops.aten.convolution_backward: _backward_flops}
-    with FlopCounterMode(display=False, custom_mapping=counting) as learning:
+
+    def learn() -> None:
         outputs = module.train()(images)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         sum(output.sum() for output in outputs).backward()
-    with FlopCounterMode(display=False) as judging, torch.no_grad():
-        module.eval()(images)
-    a_picture = learning.get_total_flops() / batch, judging.get_total_flops() / batch
-    return made.train.epochs * (training * a_picture[0] + judged * a_picture[1])
+
+    def judge() -> None:
+        with torch.no_grad():
+            module.eval()(images)
+
+    learning, judging = (count_operations(work)[0] / batch for work in (learn, judge))
+    return made.train.epochs * (training * learning + judged * judging)
 
 
 def middle(values: Sequence[float]) -> str:
