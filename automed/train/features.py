@@ -7,10 +7,9 @@ again: it goes when the cache is full.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from torch import Tensor
 from automed.data.cache import cache_folder, mark_used, storing
 
 _HALF_ABOVE = 512 << 20  # bytes of one view in the network's own precision
+_PATIENCE = 2.0  # seconds between two signs of life of who waits
 _STORED = {torch.float32: np.float32, torch.float16: np.float16, torch.bfloat16: np.uint16}
 
 Make = Callable[[int, int], Tensor]
@@ -59,17 +59,19 @@ class Features:
         return self.count * int(np.prod(self.shape)) * self.precision.itemsize
 
     def view(
-        self, name: str, make: Make, *, portion: int, progress: Callable[[int, int], None]
-    ) -> np.ndarray:
+        self, name: str, make: Make, *, portion: int, progress: Callable[[int, int], None],
+        patient: bool = True,
+    ) -> np.ndarray | None:  # fmt: skip
         """The kept values of one view, read-only (count, *stored shape), made first where they are missing.
 
-        One process makes them and others wait; killed, or on a full disk, it leaves nothing behind.
+        One process makes them, which leaves nothing behind when it is killed, or the disk is full.
 
         Args:
             name: of the view.
             make: computes them.
             portion: how many pictures are computed at once.
             progress: hears of (pictures done, pictures in all), also while another process makes them.
+            patient: wait for a process that makes them just now; otherwise the answer is None.
 
         Raises:
             NoFeaturesError: a value is too large for the precision they are kept in.
@@ -81,11 +83,18 @@ class Features:
         file = cache_folder("features") / f"{digest.hexdigest()}.npy"
         kept = self._mapped(file)
         if kept is None:
-            with _locked(file.with_suffix(".lock"), lambda: progress(0, self.count)):
+            lock = FileLock(file.with_suffix(".lock"))
+            while not _acquire(lock, _PATIENCE if patient else 0.0):
+                if not patient:
+                    return None
+                progress(0, self.count)
+            try:
                 kept = self._mapped(file)
                 if kept is None:
                     self._make(file, make, portion, progress)
                     kept = self._mapped(file)
+            finally:
+                lock.release()
         assert kept is not None, "made just now"
         mark_used(file)
         return kept
@@ -145,17 +154,9 @@ class _Head:
         self.text += text
 
 
-@contextlib.contextmanager
-def _locked(file: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock; `waiting` is called now and then until it is ours."""
-    lock = FileLock(file)
-    while True:
-        try:
-            lock.acquire(timeout=2)
-            break
-        except Timeout:
-            waiting()
+def _acquire(lock: FileLock, seconds: float) -> bool:
     try:
-        yield
-    finally:
-        lock.release()
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        return False
+    return True

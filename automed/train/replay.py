@@ -7,6 +7,7 @@ it. It is lawful only where nothing random and nothing that learns takes part, w
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -137,41 +138,45 @@ def _opened(
     )  # fmt: skip
     # Where pictures are varied anew each time, or mixed, what is kept serves to judge only.
     learns = not pictures.augmenter.mixes and (bool(pictures.views) or not pictures.augmenter.varies)
-    names = ["as it is", *(f"view {view}" for view in range(pictures.views if learns else 0))]
-    views = tuple(_made(features, name, prefix, pictures, waiting) for name in names)
+    views = _made(features, prefix, pictures, pictures.views if learns else 0, waiting)
     place = np.full(len(material.labels), -1, np.int64)
     place[material.searched] = np.arange(len(material.searched))
     replay = Replay(pictures, prefix, features, views, place, learns)
     kept = replay.judging(tried)
-    proven = (
-        features,
-        config.model,
-        config.freeze,
-        config.dropout,
-        hash(kept.cpu().float().numpy().tobytes()),
-    )
+    content = hash(kept.cpu().float().numpy().tobytes())
+    proven = (features, config.model, config.freeze, config.dropout, content)
     if proven not in _PROVEN:  # by a fold or a trial before
         _try(replay, seen, kept)
         _PROVEN.add(proven)
-    return replay, _told(replay, network)
+    return replay, _told(replay, network, config.freeze.thaw_epoch)
 
 
-def _made(features: Features, name: str, prefix: Prefix, pictures: Pictures, waiting: Waiting) -> np.ndarray:
+def _made(
+    features: Features, prefix: Prefix, pictures: Pictures, views: int, waiting: Waiting
+) -> tuple[np.ndarray, ...]:
+    """The kept values of the pictures as they are, and of each of their varied views."""
     rows = pictures.material.searched
     assert rows is not None
-    kind = "" if name == "as it is" else _augmentation(pictures)
 
-    def make(start: int, stop: int) -> Tensor:
-        inputs = pictures.judging(rows[start:stop]) if not kind else pictures.tensor(
-            np.stack([pictures.view(row, int(name.split()[1])) for row in rows[start:stop].tolist()])
+    def make(start: int, stop: int, view: int | None) -> Tensor:
+        part = rows[start:stop]
+        shown = pictures.judging(part) if view is None else pictures.tensor(
+            np.stack([pictures.view(row, view) for row in part.tolist()])
         )  # fmt: skip
         with torch.inference_mode(), pictures.plan.autocast():
-            return prefix.produce(pictures.normalised(inputs))
+            return prefix.produce(pictures.normalised(shown))
 
-    return features.view(
-        f"{name} {kind}".strip(), make, portion=_portion(pictures.plan),
-        progress=lambda done, total: waiting("frozen stages", done, total),
-    )  # fmt: skip
+    names = {None: "as it is"} | {view: f"view {view} {_augmentation(pictures)}" for view in range(views)}
+    made: dict[int | None, np.ndarray] = {}
+    for patient in (False, True):  # what another worker is at comes last
+        for view, name in names.items():
+            if view not in made:
+                found = features.view(
+                    name, functools.partial(make, view=view), portion=_portion(pictures.plan),
+                    patient=patient, progress=lambda done, total: waiting("frozen stages", done, total),
+                )  # fmt: skip
+                made |= {} if found is None else {view: found}
+    return tuple(made[view] for view in names)
 
 
 def _augmentation(pictures: Pictures) -> str:
@@ -192,13 +197,14 @@ def _try(replay: Replay, seen: Tensor, kept: Tensor) -> None:
         raise NoPrefixError(f"the rest of the network gives something else with it ({strayed:.1g})")
 
 
-def _told(replay: Replay, network: Network) -> str:
+def _told(replay: Replay, network: Network, thaw: int) -> str:
     precision = str(replay.features.precision).removeprefix("torch.")
     size = replay.features.bytes * len(replay.views) / 1e6
     of = f"{network.frozen} of {len(network.anatomy.stages)} stages"
     views = f", {len(replay.views) - 1} views" if len(replay.views) > 1 else ""
     judging = "" if replay.learns else ", to judge only: pictures are varied anew each time (see train.views)"
-    return f"kept: what {of} give, {size:,.0f} MB in {precision}{views}{judging}"
+    until = f", until they thaw after epoch {thaw}" if thaw else ""
+    return f"kept: what {of} give, {size:,.0f} MB in {precision}{views}{judging}{until}"
 
 
 def _depends(

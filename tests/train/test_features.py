@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from automed.data import cache
@@ -36,7 +37,9 @@ def make(start: int, stop: int) -> Tensor:
 
 
 def view(of: Features, name: str = "as it is", make: Callable[[int, int], Tensor] = make) -> np.ndarray:
-    return of.view(name, make, portion=3, progress=lambda *_: None)
+    kept = of.view(name, make, portion=3, progress=lambda *_: None)
+    assert kept is not None
+    return kept
 
 
 def never(start: int, stop: int) -> Tensor:
@@ -127,6 +130,24 @@ def test_four_at_once_of_which_one_is_killed_leave_one_right_file(
     assert [result.get() for _ in range(3)] == pytest.approx([float(VALUES.numpy().sum())] * 3)
     (file,) = files(own_cache)
     assert file.suffix == ".npy", "what the killed one left is gone"
+
+
+def test_what_another_makes_just_now_is_waited_for_or_not(own_cache: Path) -> None:
+    view(features())
+    (file,) = files(own_cache)
+    file.unlink()
+    told: list[tuple[int, int]] = []
+
+    def progress(*done: int) -> None:
+        told.append(done)
+        if lock.is_locked:
+            lock.release()
+
+    with FileLock(file.with_suffix(".lock")) as lock:
+        assert features().view("as it is", never, portion=3, progress=progress, patient=False) is None
+        kept = features().view("as it is", make, portion=10, progress=progress)
+    np.testing.assert_array_equal(kept, VALUES)
+    assert told == [(0, 10), (10, 10)]
 
 
 ON_A_SMALL_DISK = """
