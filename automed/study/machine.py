@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 MOST_ON_CPU = 8
+_NEIGHBOURS, _SHARING = "AUTOMED_NEIGHBOURS", "AUTOMED_SHARING"  # read by train/, which loads torch
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -45,7 +46,7 @@ def visible_gpus() -> list[str]:
 
 
 def environment(rank: int, workers: int, devices: Sequence[str]) -> dict[str, str]:
-    """The environment of one worker and its child: its GPU, and its share of the cores.
+    """The environment of one worker and its child: its GPU, its share of the cores and who shares with it.
 
     One thread a worker where cores are scarce: two OpenMP threads beside other work cost more than they
     bring. Threads that wait do so without spinning. A smaller OMP_NUM_THREADS of the user's holds.
@@ -54,7 +55,9 @@ def environment(rank: int, workers: int, devices: Sequence[str]) -> dict[str, st
     asked = os.environ.get("OMP_NUM_THREADS", "")
     threads = str(min(share, int(asked)) if asked.isdecimal() and int(asked) else share)
     added = dict.fromkeys(_THREADS, threads)
-    added.update(OMP_WAIT_POLICY="PASSIVE", NO_ALBUMENTATIONS_UPDATE="1")
+    added.update(OMP_WAIT_POLICY="PASSIVE", NO_ALBUMENTATIONS_UPDATE="1", **{_NEIGHBOURS: str(workers)})
     if devices:
-        added["CUDA_VISIBLE_DEVICES"] = devices[rank % len(devices)]
+        mine = rank % len(devices)
+        added["CUDA_VISIBLE_DEVICES"] = devices[mine]
+        added[_SHARING] = str(len(range(mine, workers, len(devices))))
     return {**os.environ, **added}
