@@ -163,6 +163,12 @@ class _Made(Dataset[Any]):
         images, targets = self._make(step)
         try:
             # Here and not in the thread that sends it: an error there is printed, and the batch never comes.
-            return torch.from_numpy(images).share_memory_(), torch.from_numpy(targets).share_memory_()
+            return _shared(images), _shared(targets)
         except RuntimeError as error:
             raise NoRoomToShareError(str(error)) from None
+
+
+def _shared(array: np.ndarray) -> Tensor:
+    tensor = torch.from_numpy(array)
+    tensor.share_memory_()  # type: ignore[no-untyped-call]
+    return tensor
