@@ -36,7 +36,6 @@ import errno
 import os
 import queue
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -56,7 +55,7 @@ from automed.models.weights import weight_source
 from automed.result import Epoch, FoldResult
 from automed.train.checkpoint import CANNOT_WRITE
 from automed.train.learner import Learner
-from automed.train.memory import cap_memory, reuse_memory
+from automed.train.memory import SHARING, cap_memory, reuse_memory, share_of_gpu
 from automed.trial import refit, run_trial, write_result
 
 
@@ -141,10 +140,11 @@ def _train(line: Line, request: dict[str, Any]) -> dict[str, Any]:
     line.tell(event="begun")
     config = _config(trial)
     _, folds, job = open_job(study)
-    if request["memory"]:
+    allowed = request["memory"] or share_of_gpu(int(os.environ.get(SHARING, "1")))
+    if allowed:
         import sklearn.metrics  # noqa: F401  (a library that is loaded under the cap may hang)
 
-        cap_memory(request["memory"])
+        cap_memory(allowed)
     remote = _Remote(line, epochs=config.train.epochs, folds=folds.count, metric=job.metric)
     result = run_trial(
         config, study, remote, seed=request["seed"], number=request["number"],
@@ -254,8 +254,12 @@ def main() -> None:
     # A library that prints must not break the protocol: file descriptor 1 becomes the log.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    # A process that is forked closes `sys.stdin` first, and would wait for ever for the thread that reads it.
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)
     reuse_memory()
-    line = Line(sys.stdin, events)
+    line = Line(requests, events)
     for request in line.requests():
         if request["do"] == "log":
             _log_to(request["file"])

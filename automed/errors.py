@@ -23,6 +23,7 @@ _NO_MEMORY = (
     "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory",
     "alloc_failed", "insufficient memory", "failed to allocate", "could not create a primitive",
     "can't start new thread", "failed to map segment", "cannot map zero-fill",
+    "unable to find an engine",  # cuDNN, when none of its ways to convolve gets the memory it wants
 )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 MOST_ON_CPU = 8
-THREADS = ("OMP_NUMTHREADS", "MKL_NUMTHREADS", "OPENBLAS_NUMTHREADS", "NUMEXPR_NUMTHREADS")
+_NEIGHBOURS, _SHARING = "AUTOMED_NEIGHBOURS", "AUTOMED_SHARING"  # read by train/, which loads torch
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def cores() -> int:
@@ -45,16 +46,18 @@ def visible_gpus() -> list[str]:
 
 
 def environment(rank: int, workers: int, devices: Sequence[str]) -> dict[str, str]:
-    """The environment of one worker and its child: its GPU, and its share of the cores.
+    """The environment of one worker and its child: its GPU, its share of the cores and who shares with it.
 
     One thread a worker where cores are scarce: two OpenMP threads beside other work cost more than they
-    bring. Threads that wait do so without spinning. A smaller OMP_NUMTHREADS of the user's holds.
+    bring. Threads that wait do so without spinning. A smaller OMP_NUM_THREADS of the user's holds.
     """
     share = max(1, cores() // workers)
-    asked = os.environ.get("OMP_NUMTHREADS", "")
+    asked = os.environ.get("OMP_NUM_THREADS", "")
     threads = str(min(share, int(asked)) if asked.isdecimal() and int(asked) else share)
     added = dict.fromkeys(THREADS, threads)
-    added.update(OMP_WAIT_POLICY="PASSIVE", NO_ALBUMENTATIONS_UPDATE="1")
+    added.update(OMP_WAIT_POLICY="PASSIVE", NO_ALBUMENTATIONS_UPDATE="1", **{_NEIGHBOURS: str(workers)})
     if devices:
-        added["CUDA_VISIBLE_DEVICES"] = devices[rank % len(devices)]
+        mine = rank % len(devices)
+        added["CUDA_VISIBLE_DEVICES"] = devices[mine]
+        added[_SHARING] = str(len(range(mine, workers, len(devices))))
     return {**os.environ, **added}

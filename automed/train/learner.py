@@ -57,8 +57,10 @@ class Learner:
         clock: sums up where the time goes.
         waiting: hears of what is made before the first epoch.
 
-    Two learners with the same arguments on the same machine give the same curve, bit for bit, in any order
-    and whatever else used torch's global random state in between: each owns its state.
+    Two learners with the same arguments on the same machine give the same curve, in any order and whatever
+    else used torch's global random state in between: each owns its state. On a processor it is the same bit
+    for bit; on a GPU sums are taken in any order, and cuDNN's trying out of algorithms stays off so that at
+    least the choice among them does not differ from run to run.
     """
 
     def __init__(

@@ -6,7 +6,16 @@ second process takes the core that trains.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
+import logging
+import os
+import signal
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import connection
 from typing import Any
 
 import numpy as np
@@ -16,33 +25,43 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from automed.train.plan import BATCHES_AHEAD, Plan
 
+_DIE_WITH_PARENT = 1  # prctl.h: PR_SET_PDEATHSIG
+_DEATH = 2.0  # seconds that a process takes to die
+
+Make = Callable[[Any], tuple[np.ndarray, np.ndarray]]
+
 
 class Loader:
-    """Makes batches ahead.
+    """Makes batches ahead. When one of its processes dies, it goes on without any, from the same step.
 
     Args:
-        make: what a step becomes: two arrays.
+        make: what a step becomes: two arrays. It must not touch CUDA, which does not survive a fork.
         plan: how many processes, and for which device.
     """
 
-    def __init__(self, make: Callable[[Any], tuple[np.ndarray, np.ndarray]], plan: Plan) -> None:
+    def __init__(self, make: Make, plan: Plan) -> None:
         self._device = torch.device(plan.device)
+        self._make = make
         self._steps = _Steps()
         self._loader: Any = DataLoader(
             _Made(make), batch_size=None, sampler=self._steps, num_workers=plan.loaders,
             persistent_workers=True, pin_memory=self._device.type == "cuda", prefetch_factor=BATCHES_AHEAD,
-            multiprocessing_context="fork",  # the pictures are mapped already, and no process touches CUDA
+            multiprocessing_context="fork",  # the pictures are mapped already
+            worker_init_fn=functools.partial(_end_with, os.getpid()),
+            generator=torch.Generator(),  # else it would draw from the fold's random state
         )  # fmt: skip
+
+    @property
+    def alone(self) -> bool:
+        """Whether it goes on without processes."""
+        return self._loader is None
 
     def batches(self, steps: Sequence[Any]) -> Iterator[tuple[Tensor, Tensor]]:
         """What each step becomes, on the device; the next one is on its way while one is used."""
-        self._steps.now = steps
         before: tuple[Tensor, Tensor] | None = None
-        for images, targets in self._loader:
-            here = (
-                images.to(self._device, non_blocking=True),
-                targets.to(self._device, non_blocking=True),
-            )
+        for images, targets in self._made(steps):
+            # torch keeps a pinned batch until its copy has come to an end.
+            here = images.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
             if before is not None:
                 yield before
             before = here
@@ -51,9 +70,76 @@ class Loader:
 
     def close(self) -> None:
         """End the processes."""
-        if self._loader._iterator is not None:
-            self._loader._iterator._shutdown_workers()
-            self._loader._iterator = None
+        loader, self._loader = self._loader, None
+        iterator = None if loader is None else loader._iterator
+        if iterator is not None:
+            iterator._shutdown_workers()
+            for process in iterator._workers:  # asked by SIGTERM, which a training process ignores
+                if process.is_alive():
+                    process.kill()
+            loader._iterator = None
+
+    def _made(self, steps: Sequence[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+        done = 0
+        if self._loader is not None:
+            try:
+                for images, targets in self._begin(steps):
+                    yield images, targets
+                    done += 1
+            except (RuntimeError, OSError, EOFError) as error:
+                if not (isinstance(error, NoRoomToShareError) or self._some_died()):
+                    raise
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                logging.getLogger(__name__).warning(
+                    "pictures are loaded by the training process from here on: %s", reason[-1]
+                )
+                self.close()
+        for step in steps[done:]:
+            images, targets = self._make(step)
+            yield torch.from_numpy(images), torch.from_numpy(targets)
+
+    def _begin(self, steps: Sequence[Any]) -> Any:
+        self._steps.now = steps
+        with _children_left_alone(), warnings.catch_warnings():
+            # From Python 3.12 on; what the other threads hold is used by no loading process.
+            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+            return iter(self._loader)
+
+    def _some_died(self) -> bool:
+        iterator = self._loader._iterator
+        # A connection may break a little before the process at its other end is gone.
+        return iterator is not None and bool(
+            connection.wait([process.sentinel for process in iterator._workers], _DEATH)
+        )
+
+
+class NoRoomToShareError(RuntimeError):
+    """A batch does not fit into the memory that processes share."""
+
+
+@contextlib.contextmanager
+def _children_left_alone() -> Iterator[None]:
+    """Keep torch from raising errors at any place of the program when a process dies.
+
+    The queue of batches finds out too, within seconds, and there one can go on.
+    """
+    if threading.current_thread() is not threading.main_thread():  # torch can do nothing there
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+
+
+def _end_with(parent: int, number: int) -> None:  # noqa: ARG001 - torch calls it so
+    """Have this process killed when the one that trains dies: as its copy it would hold the GPU's memory."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 class _Steps(Sampler[Any]):
@@ -70,9 +156,19 @@ class _Steps(Sampler[Any]):
 
 
 class _Made(Dataset[Any]):
-    def __init__(self, make: Callable[[Any], tuple[np.ndarray, np.ndarray]]) -> None:
+    def __init__(self, make: Make) -> None:
         self._make = make
 
     def __getitem__(self, step: Any) -> tuple[Tensor, Tensor]:
         images, targets = self._make(step)
-        return torch.from_numpy(images), torch.from_numpy(targets)
+        try:
+            # Here and not in the thread that sends it: an error there is printed, and the batch never comes.
+            return _shared(images), _shared(targets)
+        except RuntimeError as error:
+            raise NoRoomToShareError(str(error)) from None
+
+
+def _shared(array: np.ndarray) -> Tensor:
+    tensor = torch.from_numpy(array)
+    tensor.share_memory_()  # type: ignore[no-untyped-call]
+    return tensor

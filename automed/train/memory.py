@@ -11,6 +11,10 @@ import torch
 
 from automed.errors import Fault, UserError
 
+SHARING = "AUTOMED_SHARING"
+"""The environment variable that says how many workers train on the same GPU."""
+
+_CONTEXT = 600 << 20  # bytes of a GPU's memory that a process takes to use it at all
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # malloc.h: M_TRIM_THRESHOLD and so on
 
 
@@ -25,8 +29,7 @@ def cap_memory(size: int) -> None:
         UserError: the process holds more already.
     """
     if torch.cuda.is_available():
-        whole = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, size / whole))
+        torch.cuda.set_per_process_memory_fraction(min(1.0, size / _on_gpu()))
         return
     held, reserved = _status("RssAnon"), _status("VmData")
     if held is None or reserved is None:
@@ -37,6 +40,20 @@ def cap_memory(size: int) -> None:
     # Much of what is reserved at the start is never touched: the cap is on what is added to it.
     limit = reserved + size - held
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+def share_of_gpu(beside: int) -> int:
+    """What each of so many processes may hold of a GPU, in bytes, if none is to starve another; 0: all.
+
+    A context of CUDA takes its part before anything is asked for, and no cap counts it.
+    """
+    if beside < 2 or not torch.cuda.is_available():
+        return 0
+    return max(_on_gpu() // beside - _CONTEXT, _on_gpu() // (2 * beside))
+
+
+def _on_gpu() -> int:
+    return torch.cuda.get_device_properties(0).total_memory
 
 
 @functools.cache
@@ -77,6 +94,7 @@ class PeakMemory:
 
     def __init__(self) -> None:
         if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # of the trial before: a neighbour on this GPU may want it
             torch.cuda.reset_peak_memory_stats()
             return
         give_back_memory()  # of the trial before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,13 @@ import torch
 from automed.config import TrialConfig
 
 _EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
+_EVALUATION_PIXELS = 8 << 20  # of all pictures judged at once; judging may not need more memory than learning
 _MOST_LOADERS = 8
 BATCHES_AHEAD = 2
 """Batches that a loader's process makes before they are asked for."""
+
+NEIGHBOURS = "AUTOMED_NEIGHBOURS"
+"""The environment variable that says how many workers train on this machine."""
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -70,7 +75,9 @@ def make_plan(config: TrialConfig, micro_batch: int | None = None) -> Plan:
         precision=_precision(device),
         batch=batch,
         micro_batch=held,
-        evaluation_batch=max(batch, _EVALUATION_BATCH[device]) if micro_batch is None else held,
+        evaluation_batch=max(batch, min(_EVALUATION_BATCH[device], _EVALUATION_PIXELS // size**2))
+        if micro_batch is None
+        else held,
         threads=threads,
         loaders=_loaders(batch * size * size * config.preprocess.channels, threads)
         if device == "cuda"
@@ -82,11 +89,12 @@ def _loaders(batch_bytes: int, threads: int) -> int:
     """Processes beside the one that trains, as many as can hand over their batches.
 
     They do so through `/dev/shm`, to which Docker gives 64 MB unless it is told otherwise; who overflows it
-    dies of SIGBUS.
+    dies of SIGBUS. All workers of the machine share it.
     """
     shared = Path("/dev/shm")  # noqa: S108 - where torch puts what processes share
     free = shutil.disk_usage(shared).free if shared.is_dir() else 0
-    return max(0, min(threads - 1, _MOST_LOADERS, free // 2 // ((BATCHES_AHEAD + 1) * max(1, batch_bytes))))
+    mine = free // 2 // max(1, int(os.environ.get(NEIGHBOURS, "1")))
+    return max(0, min(threads - 1, _MOST_LOADERS, mine // ((BATCHES_AHEAD + 1) * max(1, batch_bytes))))
 
 
 def _precision(device: str) -> Precision:

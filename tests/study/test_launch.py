@@ -18,9 +18,11 @@ from automed.study.crew import Ahead, LocalSite, started_ahead
 from automed.study.launch import Snapshot, launch, seconds_left, snapshot
 from automed.study.ledger import born, this_host
 from automed.study.limits import Limits
-from automed.study.machine import environment
+from automed.study.machine import environment, room, visible_gpus
 from automed.study.open import job_writer
 from automed.study.patience import GivenUp
+from automed.train.memory import SHARING
+from automed.train.plan import NEIGHBOURS
 
 LAUNCH = """
 import sys
@@ -305,3 +307,20 @@ def test_elsewhere_than_here_nothing_is_started_ahead() -> None:
     before = offspring()
     with started_ahead(site, 2) as same:
         assert same is site and offspring() == before
+
+
+def test_workers_on_one_gpu_know_how_many_share_it_and_the_machine(monkeypatch) -> None:
+    monkeypatch.setattr("automed.study.machine.cores", lambda: 16)
+    monkeypatch.setattr("automed.study.machine.gpus", lambda: ["0", "1"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert room() == 2
+    crowd = [environment(rank, 5, visible_gpus()) for rank in range(5)]
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in crowd] == ["0", "1", "0", "1", "0"]
+    assert [one[SHARING] for one in crowd] == ["3", "2", "3", "2", "3"]
+    assert {one[NEIGHBOURS] for one in crowd} == {"5"}
+    assert {one["OMP_NUM_THREADS"] for one in crowd} == {"3"}
+    assert [environment(rank, 2, visible_gpus())[SHARING] for rank in range(2)] == ["1", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert environment(1, 2, visible_gpus())[SHARING] == "2"
+    assert SHARING not in environment(0, 2, [])
