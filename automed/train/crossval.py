@@ -19,6 +19,8 @@ from automed.train.learner import Learner
 from automed.train.memory import PeakMemory
 from automed.train.plan import Plan
 
+_PAUSE = 9  # times as long as a checkpoint took to write, none is written
+
 
 class Reporter(Protocol):
     """Who is told of every step, and may end the trial by answering True."""
@@ -60,8 +62,9 @@ def cross_validate(
         reporter: is told of every epoch and fold.
         seed: study seed and trial number; each fold derives its own randomness from them.
         plan: how to compute it.
-        checkpoint: is written after every epoch, before the reporter hears of it; what stands in it already
-            is not trained again, and the curve is that of an unbroken trial, bit for bit on a CPU.
+        checkpoint: is written after every epoch, before the reporter hears of it, or more seldom where that
+            would take more than a tenth of the time; what stands in it already is not trained again, and the
+            curve is that of an unbroken trial, bit for bit on a CPU.
         clock: sums up where the time goes.
 
     Raises:
@@ -139,6 +142,7 @@ class _Course:
         self.folds = [FoldResult(**one) for one in state["folds"]] if state else []
         kept = state or asdict(_Progress())
         self._before = {name: kept[name] for name in ("seconds", "peak", "time")}
+        self._due = 0.0
         self._checkpoint, self._started, self._memory = checkpoint, time.perf_counter(), PeakMemory()
 
     def now(self) -> _Progress:
@@ -152,7 +156,14 @@ class _Course:
         )  # fmt: skip
 
     def save(self, learner: Learner) -> None:
-        """Write it to the checkpoint, if there is to be one."""
-        if self._checkpoint is not None:
-            with self.clock.part("checkpoint"):
-                self._checkpoint.save({**asdict(self.now()), "learner": learner.state()})
+        """Write it to the checkpoint, if there is to be one, and if the last one has paid.
+
+        Large networks on small sets would spend more time on it than a death could cost.
+        """
+        began = time.perf_counter()
+        if self._checkpoint is None or began < self._due:
+            return
+        with self.clock.part("checkpoint"):
+            self._checkpoint.save({**asdict(self.now()), "learner": learner.state()})
+        took = time.perf_counter() - began
+        self._due = began + took + _PAUSE * took

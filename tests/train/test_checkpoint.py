@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from automed.config import TrialConfig, from_flat
 from automed.result import Epoch, FoldResult
+from automed.train import crossval
 from automed.train.checkpoint import Checkpoint
 from automed.train.crossval import cross_validate
 from automed.train.feed import Material
@@ -27,6 +28,11 @@ STATE = {
         memory_format=torch.channels_last
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def after_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crossval, "_PAUSE", 0)
 
 
 class Killed(Exception):
@@ -192,3 +198,16 @@ def test_a_checkpoint_is_tensors_and_text_that_anyone_can_read(material: Materia
         trained(material, config(), tmp_path, Fate(1))
     (file,) = tmp_path.iterdir()
     assert all(isinstance(tensor, torch.Tensor) for tensor in load_file(file).values())
+
+
+def test_what_takes_long_to_write_is_written_more_seldom(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crossval, "_PAUSE", 10**9)
+    with pytest.raises(Killed):
+        trained(material, config(), tmp_path, Fate(4))
+    fate = Fate()
+    again = trained(material, config(), tmp_path, fate)
+    assert fate.told == (1, 0), "the first epoch was kept, and no later one"
+    whole = trained(material, config(), tmp_path / "other", Fate())
+    assert rows(again) == rows(whole)
