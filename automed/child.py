@@ -1,8 +1,8 @@
 """The process that trains: started by a worker, kept warm between trials, killed when it has to be.
 
 It never sees the database. What it must not lose it keeps in the trial's folder: killed in mid-trial, it is
-followed by one that goes on from the last epoch. It reads one JSON line a request and writes one JSON line
-an event (`automed.study.attempt` is the other end)::
+followed by one that goes on from the last checkpoint. It reads one JSON line a request and writes one JSON
+line an event (`automed.study.attempt` is the other end)::
 
     <- {"do": "train", "study": FOLDER, "trial": FOLDER, "seed": 0, "number": 42,
         "micro_batch": null, "memory": 0}
@@ -32,6 +32,7 @@ an event (`automed.study.attempt` is the other end)::
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import queue
@@ -268,10 +269,11 @@ def main() -> None:
 
 
 def _log_to(file: str) -> None:
-    log = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    with contextlib.suppress(OSError):  # without a log it trains as well
+        log = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ from automed.data.scan import Progress, workers
 from automed.data.settings import Preprocess
 from automed.errors import DataError, Fault
 
-_VERSION = 1  # raise it when `prepare` changes what it returns
+VERSION = 1
+"""Raise it when `prepare` changes what it returns."""
 _AHEAD = 64 << 20  # bytes of prepared pictures that may wait for their turn to be written
 _PACE = 0.5  # least seconds between two words of progress
 _ELSEWHERE = "$AUTOMED_CACHE names another folder"
@@ -81,7 +82,7 @@ def kinds(manifest: Manifest, wanted: Iterable[Wanted]) -> list[Kind]:
     for preprocess, size in wanted:
         if manifest.grey:
             preprocess = msgspec.structs.replace(preprocess, channels=1)
-        key = msgspec.json.encode([_VERSION, manifest.content, preprocess, size])
+        key = msgspec.json.encode([VERSION, manifest.content, preprocess, size])
         file = folder / f"{hashlib.blake2b(key, digest_size=16).hexdigest()}.npy"
         found[file] = Kind(preprocess, (len(manifest.items), size, size, preprocess.channels), file)
     return list(found.values())

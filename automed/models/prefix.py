@@ -228,8 +228,7 @@ def _gives_all(module: nn.Module, entrance: nn.Module, images: Tensor) -> bool:
 def _untouched(module: nn.Module) -> Iterator[None]:
     """Put back the mode, the statistics of norms and torch's random state, whatever the block does."""
     mode = module.training
-    norms = [one for one in module.modules() if isinstance(one, _BatchNorm)]
-    before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
             yield

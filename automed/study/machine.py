@@ -33,7 +33,9 @@ def gpus() -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return [str(rank) for rank, _ in enumerate(listed.stdout.splitlines())] if listed.returncode == 0 else []
+    # Parts of a divided GPU stand indented below it.
+    found = [line for line in listed.stdout.splitlines() if not line.startswith(" ")]
+    return [str(rank) for rank, _ in enumerate(found)] if listed.returncode == 0 else []
 
 
 def visible_gpus() -> list[str]:

@@ -181,7 +181,7 @@ class SlurmPost:
         return code, said
 
     def stop(self) -> None:
-        """Cancel it: it hands back its trial, its last epoch kept."""
+        """Cancel it: it hands back its trial, its last checkpoint kept."""
         self._asked = True
 
     def kill(self) -> None:

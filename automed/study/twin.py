@@ -75,7 +75,7 @@ def take_files(twin: FrozenTrial, number: int, source: Path, into: Path) -> bool
             or len(files["curve.csv"].splitlines()) != 1 + len(twin.intermediate_values)
         ):  # fmt: skip
             return False
-    except (FileNotFoundError, KeyError, TypeError, msgspec.DecodeError):
+    except (OSError, KeyError, TypeError, msgspec.DecodeError):
         return False
     told.update(seconds=0.0, same_as=number)
     files[_RESULT] = msgspec.json.format(msgspec.json.encode(told))

@@ -1,7 +1,7 @@
-"""A trial in mid-flight, on disk: written whole after every epoch, checked when it is read, never executed.
+"""A trial in mid-flight, on disk: written whole between two epochs, checked when it is read, never executed.
 
 One safetensors file holds the tensors, and as its metadata the rest as JSON. The last two are kept: a disk
-that damages the newer one costs an epoch, not the trial.
+that damages the newer one costs some epochs, not the trial.
 """
 
 from __future__ import annotations

@@ -62,9 +62,9 @@ def cross_validate(
         reporter: is told of every epoch and fold.
         seed: study seed and trial number; each fold derives its own randomness from them.
         plan: how to compute it.
-        checkpoint: is written after every epoch, before the reporter hears of it, or more seldom where that
-            would take more than a tenth of the time; what stands in it already is not trained again, and the
-            curve is that of an unbroken trial, bit for bit on a CPU.
+        checkpoint: is written after every epoch, before the reporter hears of it, or, within a fold, more
+            seldom where that would take more than a tenth of the time; what stands in it already is not
+            trained again, and the curve is that of an unbroken trial, bit for bit on a CPU.
         clock: sums up where the time goes.
 
     Raises:
@@ -106,7 +106,7 @@ def _train_fold(learner: Learner, course: _Course, reporter: Reporter, *, stop: 
     """One fold, or as much of it as is wanted; True when the trial is to stop."""
     while not (learner.finished or stop):
         course.curve.append(learner.advance())
-        course.save(learner)
+        course.save(learner, now=learner.finished)
         with course.clock.part("storage"):
             stop = reporter.epoch(course.curve[-1])
     if learner.finished:
@@ -155,13 +155,14 @@ class _Course:
             time={part: before["time"].get(part, 0.0) + self.clock.seconds.get(part, 0.0) for part in PARTS},
         )  # fmt: skip
 
-    def save(self, learner: Learner) -> None:
+    def save(self, learner: Learner, *, now: bool) -> None:
         """Write it to the checkpoint, if there is to be one, and if the last one has paid.
 
-        Large networks on small sets would spend more time on it than a death could cost.
+        Large networks on small sets would spend more time on it than a death could cost. With `now` it is
+        written in any case: of a finished fold nothing is done twice.
         """
         began = time.perf_counter()
-        if self._checkpoint is None or began < self._due:
+        if self._checkpoint is None or (began < self._due and not now):
             return
         with self.clock.part("checkpoint"):
             self._checkpoint.save({**asdict(self.now()), "learner": learner.state()})

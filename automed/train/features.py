@@ -70,11 +70,11 @@ class Features:
             name: of the view.
             make: computes them.
             portion: how many pictures are computed at once.
-            progress: hears of (pictures done, pictures in all), also while another process makes them.
+            progress: hears of (pictures done, pictures in all), and now and then while another makes them.
             patient: wait for a process that makes them just now; otherwise the answer is None.
 
         Raises:
-            NoFeaturesError: a value is too large for the precision they are kept in.
+            NoFeaturesError: a value is too large for the precision they are kept in, or the cache is crowded.
             NoRoomError: the cache cannot take so much.
             OSError: the disk is full, or may not be written to.
         """
@@ -95,7 +95,8 @@ class Features:
                     kept = self._mapped(file)
             finally:
                 lock.release()
-        assert kept is not None, "made just now"
+        if kept is None:  # made just now, and removed by who needs the room
+            raise NoFeaturesError("what was kept does not stay: the cache is crowded")
         mark_used(file)
         return kept
 

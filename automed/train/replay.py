@@ -20,16 +20,20 @@ import torch
 from torch import Tensor, nn
 
 from automed.config import TrialConfig
+from automed.data import images
 from automed.data.augment import strengths_of
-from automed.data.cache import NoRoomError
+from automed.data.cache import NoRoomError, most_room
+from automed.errors import out_of_memory
 from automed.models.build import Network
 from automed.models.prefix import NoPrefixError, Prefix, find_prefix, stray
+from automed.sizes import size_text
 from automed.train.features import Features, NoFeaturesError
 from automed.train.feed import Material, Pictures, Step
 from automed.train.plan import Plan
 
 _VERSION = 1  # raise it when the same settings give other values
-_PORTION = 128  # pictures at once
+_LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "numpy", "pillow")
+_PORTION, _PIXELS = 128, 8 << 20  # pictures at once, and how many pixels they may have in all
 _TRIED = 8  # pictures on which the rest of the network is compared with the whole
 _STRAYS = {torch.float32: 1e-4}  # largest difference of two logits, as a share of the largest
 _STRAYS_HALF = 3e-2
@@ -102,30 +106,39 @@ def open_replay(
     if network.frozen == 0 or not pictures.plan.keep:
         return None, ""
     try:
-        _refuse_early(config, material)
-        return _opened(config, material, network, pictures, waiting)
+        # Where pictures are varied anew each time, or mixed, what is kept serves to judge only.
+        learns = not pictures.augmenter.mixes and (bool(pictures.views) or not pictures.augmenter.varies)
+        views = pictures.views if learns else 0
+        _refuse_early(config, material, views)
+        replay = _opened(config, material, network, pictures, views, learns, waiting)
     except (NoPrefixError, NoFeaturesError) as error:
         return None, f"not kept: {error}"
     except (NoRoomError, OSError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         return None, f"not kept: what the frozen stages give cannot be written: {reason}"
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        return None, "not kept: so many pictures at once do not fit into memory"
+    return replay, _told(replay, network, config.freeze.thaw_epoch)
 
 
-def _refuse_early(config: TrialConfig, material: Material) -> None:
+def _refuse_early(config: TrialConfig, material: Material, views: int) -> None:
     if not config.model.pretrained:
         raise NoPrefixError("frozen weights that are drawn differ from fold to fold")
     if not material.content:
         raise NoPrefixError("the pictures are not known by their content")
     epochs = config.freeze.thaw_epoch or config.train.epochs
-    if 1 + config.train.views > 2 * epochs:
+    if 1 + views > 2 * epochs:
         raise NoPrefixError("the frozen stages run too few epochs for it to pay")
 
 
 def _opened(
-    config: TrialConfig, material: Material, network: Network, pictures: Pictures, waiting: Waiting
-) -> tuple[Replay, str]:
+    config: TrialConfig, material: Material, network: Network, pictures: Pictures, views: int, learns: bool,
+    waiting: Waiting,
+) -> Replay:  # fmt: skip
     assert material.searched is not None
-    tried = np.random.default_rng(0).choice(material.searched, _TRIED)
+    tried = np.resize(np.random.default_rng(0).permutation(material.searched), _TRIED)
     seen = pictures.normalised(pictures.judging(tried))
     with pictures.plan.autocast():
         prefix = find_prefix(network, config.model.name, seen)
@@ -136,23 +149,34 @@ def _opened(
         shape=prefix.shape, own=sample.dtype,
         channels_last=sample.ndim == 4 and sample.is_contiguous(memory_format=torch.channels_last),
     )  # fmt: skip
-    # Where pictures are varied anew each time, or mixed, what is kept serves to judge only.
-    learns = not pictures.augmenter.mixes and (bool(pictures.views) or not pictures.augmenter.varies)
-    views = _made(features, prefix, pictures, pictures.views if learns else 0, waiting)
+    _refuse_crowding(features, 1 + views)
+    made = _made(features, prefix, pictures, views, _portion(config), waiting)
     place = np.full(len(material.labels), -1, np.int64)
     place[material.searched] = np.arange(len(material.searched))
-    replay = Replay(pictures, prefix, features, views, place, learns)
+    replay = Replay(pictures, prefix, features, made, place, learns)
     kept = replay.judging(tried)
     content = hash(kept.cpu().float().numpy().tobytes())
     proven = (features, config.model, config.freeze, config.dropout, content)
     if proven not in _PROVEN:  # by a fold or a trial before
         _try(replay, seen, kept)
         _PROVEN.add(proven)
-    return replay, _told(replay, network, config.freeze.thaw_epoch)
+    return replay
+
+
+def _refuse_crowding(features: Features, views: int) -> None:
+    """Views that do not all fit would push each other out, and the pictures with them.
+
+    Raises:
+        NoFeaturesError: they would take more than half of the cache.
+    """
+    needed, room = views * features.bytes, most_room() // 2
+    if needed > room:
+        words = f"needs {size_text(needed)}, and half of the cache is {size_text(room)}"
+        raise NoFeaturesError(f"what its frozen stages give {words}")
 
 
 def _made(
-    features: Features, prefix: Prefix, pictures: Pictures, views: int, waiting: Waiting
+    features: Features, prefix: Prefix, pictures: Pictures, views: int, portion: int, waiting: Waiting
 ) -> tuple[np.ndarray, ...]:
     """The kept values of the pictures as they are, and of each of their varied views."""
     rows = pictures.material.searched
@@ -172,7 +196,7 @@ def _made(
         for view, name in names.items():
             if view not in made:
                 found = features.view(
-                    name, functools.partial(make, view=view), portion=_portion(pictures.plan),
+                    name, functools.partial(make, view=view), portion=portion,
                     patient=patient, progress=lambda done, total: waiting("frozen stages", done, total),
                 )  # fmt: skip
                 made |= {} if found is None else {view: found}
@@ -202,7 +226,10 @@ def _told(replay: Replay, network: Network, thaw: int) -> str:
     size = replay.features.bytes * len(replay.views) / 1e6
     of = f"{network.frozen} of {len(network.anatomy.stages)} stages"
     views = f", {len(replay.views) - 1} views" if len(replay.views) > 1 else ""
-    judging = "" if replay.learns else ", to judge only: pictures are varied anew each time (see train.views)"
+    anew = "pictures are mixed" if replay.pictures.augmenter.mixes else (
+        "pictures are varied anew each time (see train.views)"
+    )  # fmt: skip
+    judging = "" if replay.learns else f", to judge only: {anew}"
     until = f", until they thaw after epoch {thaw}" if thaw else ""
     return f"kept: what {of} give, {size:,.0f} MB in {precision}{views}{judging}{until}"
 
@@ -213,22 +240,25 @@ def _depends(
     """All that kept values depend on beside the view."""
     plan = pictures.plan
     return (
-        f"automed {_VERSION}", f"torch {torch.__version__}", f"timm {metadata.version('timm')}",
+        f"automed {_VERSION}, pictures {images.VERSION}",
+        *(f"{name} {metadata.version(name)}" for name in _LIBRARIES),
         f"{config.model.name} {config.model.image_size} px, {network.frozen} stages",
-        f"weights {_digest(network)}", f"pictures {material.content}",
+        f"weights {_digest(network)}", f"pictures {material.content}, channels {material.images.shape[3]}",
         msgspec.json.encode(config.preprocess).decode(), f"{network.mean} {network.std}",
-        # Kernels differ with the number of images, and their results in the last bit.
-        f"{_device(plan.device)} {plan.precision}, {_portion(plan)} at once",
+        # Kernels differ with the number of images and the processor, and their results in the last bit.
+        f"{_device(plan)} {plan.precision}, {_portion(config)} at once",
     )  # fmt: skip
 
 
-def _portion(plan: Plan) -> int:
-    """How many pictures are computed at once: the same for all trials, but where memory was short."""
-    return _PORTION if plan.micro_batch == plan.batch else min(_PORTION, plan.micro_batch)
+def _portion(config: TrialConfig) -> int:
+    """How many pictures are computed at once: the same for all trials of one size."""
+    return max(1, min(_PORTION, _PIXELS // config.model.image_size**2))
 
 
-def _device(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else device
+def _device(plan: Plan) -> str:
+    if plan.device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{plan.device} {torch.backends.cpu.get_cpu_capability()}, {plan.threads} threads"
 
 
 def _digest(network: Network) -> str:

@@ -12,7 +12,7 @@ from automed.config import TrialConfig, from_flat
 from automed.data import cache
 from automed.models.weights import weight_source
 from automed.result import Epoch
-from automed.train import features
+from automed.train import features, replay
 from automed.train.feed import Material
 from automed.train.learner import Learner
 from automed.train.plan import make_plan
@@ -168,16 +168,17 @@ def test_where_it_is_not_kept_it_says_why(known: Material, knobs: dict[str, obje
 def test_no_room_means_live(known: Material, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
     monkeypatch.setattr(cache, "asked_limit", lambda: 1000)
     one = learner(known, config())
-    assert "cannot be written: need 0.5 MB, but the cache may hold 0 MB" in one.kept
+    assert "what its frozen stages give needs 0.5 MB, and half of the cache is 0 MB" in one.kept
     assert kept(own_cache) == 0
     assert len(trained(one)[0]) == 3
 
 
-def test_the_making_is_told_of(known: Material) -> None:
+def test_the_making_is_told_of(known: Material, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, int, int]] = []
-    chosen = config(train__batch=50)
+    chosen = config()
+    monkeypatch.setattr(replay, "_PORTION", 25)
     Learner(
         chosen, known, training=TRAINING, validation=VALIDATION, fold=0, seed=(0, 7, 0),
-        plan=make_plan(chosen, 25), waiting=lambda *words: told.append(words),
+        plan=make_plan(chosen), waiting=lambda *words: told.append(words),
     )  # fmt: skip
     assert told == [("frozen stages", 25, 60), ("frozen stages", 50, 60), ("frozen stages", 60, 60)]
