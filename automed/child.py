@@ -80,8 +80,11 @@ class Line:
 
     def tell(self, **event: Any) -> None:
         """Write one event."""
-        self._events.write(msgspec.json.encode(event).decode() + "\n")
-        self._events.flush()
+        try:
+            self._events.write(msgspec.json.encode(event).decode() + "\n")
+            self._events.flush()
+        except BrokenPipeError:  # nobody is left to be told
+            os._exit(0)
 
     def stop(self, **event: Any) -> bool:
         """Write one event, wait for the answer, and return whether it is to stop."""

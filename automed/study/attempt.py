@@ -8,8 +8,8 @@ the one answer to it:
     epoch, fold     recorded; at a rung or a fold's end the pruner is asked
     resumed         a checkpoint was found: what it holds is recorded, and the trial goes on from there
     done            told as complete or pruned
-    memory          trained on from the last checkpoint with half the micro-batch; told as pruned when one image
-                    does not fit
+    memory          trained on from the last checkpoint with half the micro-batch; told as pruned when one
+                    image does not fit
     diverged        told as pruned
     broken          told as pruned; three in a row halt the search
     environment     data or weights went away, the disk is full: handed back, and the search is halted

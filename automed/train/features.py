@@ -141,7 +141,8 @@ class Features:
             .contiguous()
         )
         if not torch.isfinite(kept).all():
-            raise NoFeaturesError("what its frozen stages give does not fit into half precision")
+            name = str(self.precision).removeprefix("torch.")
+            raise NoFeaturesError(f"what its frozen stages give does not fit into {name}")
         return (kept.view(torch.uint16) if kept.dtype == torch.bfloat16 else kept).numpy().data
 
 

@@ -109,7 +109,7 @@ def open_replay(
         # Where pictures are varied anew each time, or mixed, what is kept serves to judge only.
         learns = not pictures.augmenter.mixes and (bool(pictures.views) or not pictures.augmenter.varies)
         views = pictures.views if learns else 0
-        _refuse_early(config, material, views)
+        _refuse_early(config, material)
         replay = _opened(config, material, network, pictures, views, learns, waiting)
     except (NoPrefixError, NoFeaturesError) as error:
         return None, f"not kept: {error}"
@@ -123,14 +123,11 @@ def open_replay(
     return replay, _told(replay, network, config.freeze.thaw_epoch)
 
 
-def _refuse_early(config: TrialConfig, material: Material, views: int) -> None:
+def _refuse_early(config: TrialConfig, material: Material) -> None:
     if not config.model.pretrained:
         raise NoPrefixError("frozen weights that are drawn differ from fold to fold")
     if not material.content:
         raise NoPrefixError("the pictures are not known by their content")
-    epochs = config.freeze.thaw_epoch or config.train.epochs
-    if 1 + views > 2 * epochs:
-        raise NoPrefixError("the frozen stages run too few epochs for it to pay")
 
 
 def _opened(
@@ -158,7 +155,7 @@ def _opened(
     content = hash(kept.cpu().float().numpy().tobytes())
     proven = (features, config.model, config.freeze, config.dropout, content)
     if proven not in _PROVEN:  # by a fold or a trial before
-        _try(replay, seen, kept)
+        _try(replay, tried, seen, kept)
         _PROVEN.add(proven)
     return replay
 
@@ -208,17 +205,23 @@ def _augmentation(pictures: Pictures) -> str:
     return msgspec.json.encode({name: value for name, value in strengths.items() if value}).decode()
 
 
-def _try(replay: Replay, seen: Tensor, kept: Tensor) -> None:
-    """Go on from what was kept, and compare with the whole network on the same pictures.
+def _try(replay: Replay, rows: np.ndarray, seen: Tensor, kept: Tensor) -> None:
+    """Go on from what was kept, and compare with the whole network on the same pictures; make a view anew.
 
     Raises:
         NoPrefixError: they differ.
     """
-    bound = _STRAYS.get(replay.features.precision, _STRAYS_HALF)
-    with replay.pictures.plan.autocast():
+    bound, pictures = _STRAYS.get(replay.features.precision, _STRAYS_HALF), replay.pictures
+    with pictures.plan.autocast():
         strayed = stray(replay.prefix, seen, kept)
+        if len(replay.views) > 1:
+            varied = pictures.tensor(np.stack([pictures.view(row, 0) for row in rows.tolist()]))
+            with torch.inference_mode():
+                anew = replay.prefix.produce(pictures.normalised(varied)).float()
+            then = replay._kept(replay.place[rows], np.ones(len(rows), np.int64)).float()
+            strayed = max(strayed, float((anew - then).abs().max() / anew.abs().max().clamp_min(1e-12)))
     if not strayed <= bound:
-        raise NoPrefixError(f"the rest of the network gives something else with it ({strayed:.1g})")
+        raise NoPrefixError(f"the network gives something else with what was kept ({strayed:.1g})")
 
 
 def _told(replay: Replay, network: Network, thaw: int) -> str:

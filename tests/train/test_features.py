@@ -97,7 +97,7 @@ def test_large_ones_are_kept_in_half_and_refuse_what_does_not_fit() -> None:
     large = Features(("weights",), 2**20, (200,), torch.float32, False)
     assert large.precision == torch.float16 and large.bytes == 2**21 * 200
     assert Features(("weights",), 2**20, (200,), torch.bfloat16, False).precision == torch.bfloat16
-    with pytest.raises(NoFeaturesError, match="half precision"):
+    with pytest.raises(NoFeaturesError, match="does not fit into float16"):
         view(features(own=torch.float16), make=lambda *_: torch.full((3, *SHAPE), torch.inf).half())
 
 
