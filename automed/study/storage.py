@@ -330,6 +330,9 @@ def refuse_schema(storage: optuna.storages.RDBStorage) -> None:
     raise StudyError(Fault(fault, hint=hint))
 
 
+_OPTUNAS = ("studies", "study_", "trials", "trial_", "version_info", "alembic_version")  # Optuna's tables
+
+
 def _refuse_foreign(file: Path) -> None:
     if file.is_dir():
         raise StudyError(f"{file} is a folder; a study is kept in a file, such as {file / 'study.db'}")
@@ -340,5 +343,6 @@ def _refuse_foreign(file: Path) -> None:
             names = {row[0] for row in reader.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.DatabaseError as error:
         raise StudyError(f"{file} is damaged or is no SQLite database: {error}") from error
-    if names and not {"studies", "trials"} <= names:
+    # Another process may be making the tables just now: some of them, and none of anybody else, are well.
+    if not {"studies", "trials"} <= names and not all(name.startswith(_OPTUNAS) for name in names):
         raise StudyError(f"{file} is a database of something else; automed does not write into it")

@@ -82,6 +82,14 @@ def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path) -> No
     database.close()
 
 
+def test_tables_that_another_process_is_just_making_are_not_taken_for_foreign(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as half:
+        half.execute("CREATE TABLE version_info (x)")
+        half.execute("CREATE TABLE studies (x)")
+        half.commit()
+    reachable(database_url(None, tmp_path))
+
+
 def test_a_database_in_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="cannot be used"):
