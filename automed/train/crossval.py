@@ -19,7 +19,8 @@ from automed.train.learner import Learner
 from automed.train.memory import PeakMemory
 from automed.train.plan import Plan
 
-_PAUSE = 9  # times as long as a checkpoint took to write, none is written
+_PAUSE = 9  # times as long as a checkpoint took to write, none is written,
+_LONG = 0.5  # if it took more seconds than this
 
 
 class Reporter(Protocol):
@@ -167,4 +168,5 @@ class _Course:
         with self.clock.part("checkpoint"):
             self._checkpoint.save({**asdict(self.now()), "learner": learner.state()})
         took = time.perf_counter() - began
-        self._due = began + took + _PAUSE * took
+        if took > _LONG:
+            self._due = began + took + _PAUSE * took

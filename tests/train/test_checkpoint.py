@@ -204,6 +204,7 @@ def test_what_takes_long_to_write_is_written_more_seldom(
     material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crossval, "_PAUSE", 10**9)
+    monkeypatch.setattr(crossval, "_LONG", 0)
     whole = trained(material, config(), tmp_path / "other", Fate())
     # The first epoch of all is kept, and the last one of each fold.
     for end, kept in ((2, (1, 0)), (4, (3, 0)), (6, (3, 0))):
