@@ -7,6 +7,7 @@ a process that has mapped a file which is removed keeps it. Both folders hold pl
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import secrets
@@ -17,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import platformdirs
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock, Timeout
 
 from automed.errors import UserError
 from automed.sizes import read_size, size_text
@@ -122,6 +124,23 @@ def held() -> int:
 def most_room() -> int:
     """How many bytes the cache can hold of what is limited, were all of it made anew."""
     return min(cache_limit(), _free() + held() - SPARE)
+
+
+def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """What an npy file of so many values begins with, so that its size is known before it is written."""
+    stream = io.BytesIO()
+    fields = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, fields)
+    return stream.getvalue()
+
+
+def acquired(lock: BaseFileLock, seconds: float) -> bool:
+    """Try for so long to take a lock; whether it was taken. Who waits can say so between two tries."""
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        return False
+    return True
 
 
 def mark_used(file: Path) -> None:

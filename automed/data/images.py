@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import math
 import os
 import time
@@ -19,9 +18,17 @@ from pathlib import Path
 import cv2
 import msgspec
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from automed.data.cache import NoRoomError, cache_folder, mark_used, part_written, storing
+from automed.data.cache import (
+    NoRoomError,
+    acquired,
+    cache_folder,
+    mark_used,
+    npy_header,
+    part_written,
+    storing,
+)
 from automed.data.decode import BadPictureError, decode_file, decoding, facts_of
 from automed.data.manifest import Item, Manifest
 from automed.data.npz import list_npz, npz_pixels
@@ -51,10 +58,7 @@ class Kind:
     @cached_property
     def header(self) -> bytes:
         """What the file begins with."""
-        stream = io.BytesIO()
-        fields = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
-        np.lib.format.write_array_header_1_0(stream, fields)
-        return stream.getvalue()
+        return npy_header("|u1", self.shape)
 
     @property
     def bytes(self) -> int:
@@ -169,11 +173,8 @@ def _paced(progress: Progress | None) -> Progress:
 def _locked(kind: Kind, tell: Progress) -> Iterator[None]:
     """Hold the lock of a file; while another process builds it, tell how far that one is."""
     lock, total = FileLock(kind.file.with_suffix(".lock")), kind.shape[0]
-    while not lock.is_locked:
-        try:
-            lock.acquire(timeout=_PACE)
-        except Timeout:
-            tell(part_written(kind.file) * total // (kind.bytes + 1), total)
+    while not acquired(lock, _PACE):
+        tell(part_written(kind.file) * total // (kind.bytes + 1), total)
     try:
         yield
     finally:

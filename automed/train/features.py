@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor
 
-from automed.data.cache import cache_folder, mark_used, storing
+from automed.data.cache import acquired, cache_folder, mark_used, npy_header, storing
 
 _HALF_ABOVE = 512 << 20  # bytes of one view in the network's own precision
 _PATIENCE = 2.0  # seconds between two signs of life of who waits
@@ -84,7 +84,7 @@ class Features:
         kept = self._mapped(file)
         if kept is None:
             lock = FileLock(file.with_suffix(".lock"))
-            while not _acquire(lock, _PATIENCE if patient else 0.0):
+            while not acquired(lock, _PATIENCE if patient else 0.0):
                 if not patient:
                     return None
                 progress(0, self.count)
@@ -122,12 +122,9 @@ class Features:
         return np.asarray(kept) if fits else None
 
     def _make(self, file: Path, make: Make, portion: int, progress: Callable[[int, int], None]) -> None:
-        head = _Head()
-        dtype = np.dtype(_STORED[self.precision])
-        header = {"descr": dtype.str, "fortran_order": False, "shape": self.stored_shape}
-        np.lib.format.write_array_header_1_0(head, header)
-        with storing(file, len(head.text) + self.bytes) as stream:
-            stream.write(head.text)
+        header = npy_header(np.dtype(_STORED[self.precision]).str, self.stored_shape)
+        with storing(file, len(header) + self.bytes) as stream:
+            stream.write(header)
             for start in range(0, self.count, portion):
                 stop = min(start + portion, self.count)
                 stream.write(self._bytes_of(make(start, stop)))
@@ -144,21 +141,3 @@ class Features:
             name = str(self.precision).removeprefix("torch.")
             raise NoFeaturesError(f"what its frozen stages give does not fit into {name}")
         return (kept.view(torch.uint16) if kept.dtype == torch.bfloat16 else kept).numpy().data
-
-
-class _Head:
-    """Takes the header of a file, to know its size beforehand."""
-
-    def __init__(self) -> None:
-        self.text = b""
-
-    def write(self, text: bytes) -> None:
-        self.text += text
-
-
-def _acquire(lock: FileLock, seconds: float) -> bool:
-    try:
-        lock.acquire(timeout=seconds)
-    except Timeout:
-        return False
-    return True

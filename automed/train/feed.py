@@ -118,6 +118,10 @@ class Pictures:
         rng = np.random.default_rng([_VIEWS, view, self._rank[row]])
         return np.asarray(self.augmenter.vary(self.material.images[row : row + 1], rng)[0])
 
+    def varied(self, rows: np.ndarray, view: int) -> Tensor:
+        """The same view of some pictures, (N, H, W, C)."""
+        return self.tensor(np.stack([self.view(row, view) for row in rows.tolist()]))
+
     def training(self, steps: Sequence[Step]) -> Iterator[tuple[Tensor, Tensor]]:
         """For each step pictures (N, H, W, C) uint8 and targets (N, classes)."""
         if self._loader is not None:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from automed.config import TrialConfig
 from automed.data import images
@@ -181,9 +181,7 @@ def _made(
 
     def make(start: int, stop: int, view: int | None) -> Tensor:
         part = rows[start:stop]
-        shown = pictures.judging(part) if view is None else pictures.tensor(
-            np.stack([pictures.view(row, view) for row in part.tolist()])
-        )  # fmt: skip
+        shown = pictures.judging(part) if view is None else pictures.varied(part, view)
         with torch.inference_mode(), pictures.plan.autocast():
             return prefix.produce(pictures.normalised(shown))
 
@@ -215,9 +213,8 @@ def _try(replay: Replay, rows: np.ndarray, seen: Tensor, kept: Tensor) -> None:
     with pictures.plan.autocast():
         strayed = stray(replay.prefix, seen, kept)
         if len(replay.views) > 1:
-            varied = pictures.tensor(np.stack([pictures.view(row, 0) for row in rows.tolist()]))
             with torch.inference_mode():
-                anew = replay.prefix.produce(pictures.normalised(varied)).float()
+                anew = replay.prefix.produce(pictures.normalised(pictures.varied(rows, 0))).float()
             then = replay._kept(replay.place[rows], np.ones(len(rows), np.int64)).float()
             strayed = max(strayed, float((anew - then).abs().max() / anew.abs().max().clamp_min(1e-12)))
     if not strayed <= bound:
@@ -269,13 +266,10 @@ def _digest(network: Network) -> str:
     digest = hashlib.blake2b(digest_size=16)
     state = network.module.state_dict()
     for stage in network.anatomy.stages[: network.frozen]:
-        buffers = [f"{top}.{name}" for top in stage.modules for name, _ in _buffers(network.module, top)]
+        tops = [(top, network.module.get_submodule(top)) for top in stage.modules]
+        buffers = [f"{top}.{name}" for top, module in tops for name, _ in module.named_buffers()]
         for name in (*stage.parameters, *buffers):
             if name in state:
                 digest.update(f"{name} {state[name].dtype} {tuple(state[name].shape)}".encode())
                 digest.update(state[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _buffers(module: nn.Module, top: str) -> Iterator[tuple[str, Tensor]]:
-    return module.get_submodule(top).named_buffers()
