@@ -68,6 +68,7 @@ def measure_trial(
     )  # fmt: skip
     epochs, shown = len(result.curve), _shown(learner)
     with contextlib.closing(learner):
+        learner.prepare()
         work = _count_epochs(learner, epochs, shown)
     return result, Profile(
         seconds=result.seconds, time=result.time, epochs=epochs, learnt=epochs * shown,

@@ -84,7 +84,7 @@ def cross_validate(
         if state is not None:
             learner.restore(state["learner"])
             state = None
-        told = {**plan.record(), "norm_batch": learner.norm_batch, "features": learner.kept}
+        norm_batch = learner.norm_batch
         with contextlib.closing(learner):
             stop = _train_fold(learner, course, reporter, stop=stop)
         del learner  # before the next one is built beside it
@@ -98,7 +98,7 @@ def cross_validate(
         metric=material.metric,
         seconds=end.seconds,
         peak_memory=end.peak,
-        plan=told,
+        plan={**plan.record(), "norm_batch": norm_batch, "features": "; then ".join(end.kept)},
         time=end.time,
     )
 
@@ -107,6 +107,7 @@ def _train_fold(learner: Learner, course: _Course, reporter: Reporter, *, stop: 
     """One fold, or as much of it as is wanted; True when the trial is to stop."""
     while not (learner.finished or stop):
         course.curve.append(learner.advance())
+        course.tell_kept(learner.kept)
         course.save(learner, now=learner.finished)
         with course.clock.part("storage"):
             stop = reporter.epoch(course.curve[-1])
@@ -122,11 +123,13 @@ def _train_fold(learner: Learner, course: _Course, reporter: Reporter, *, stop: 
 class _Progress:
     """What a checkpoint tells of a trial beside the fold that is under way.
 
-    `seconds` were trained so far, and `time` tells on what.
+    `seconds` were trained so far, and `time` tells on what; `kept` says, each answer once, what folds keep
+    of their frozen stages.
     """
 
     curve: list[Epoch] = field(default_factory=list)
     folds: list[FoldResult] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
     seconds: float = 0.0
     peak: int = 0
     time: dict[str, float] = field(default_factory=dict)
@@ -142,6 +145,7 @@ class _Course:
         self.curve = [Epoch(**row) for row in state["curve"]] if state else []
         self.folds = [FoldResult(**one) for one in state["folds"]] if state else []
         kept = state or asdict(_Progress())
+        self._kept = list(kept.get("kept", []))  # an earlier automed kept no such words
         self._before = {name: kept[name] for name in ("seconds", "peak", "time")}
         self._due = 0.0
         self._checkpoint, self._started, self._memory = checkpoint, time.perf_counter(), PeakMemory()
@@ -150,11 +154,16 @@ class _Course:
         """All of it."""
         before = self._before
         return _Progress(
-            self.curve, self.folds,
+            self.curve, self.folds, self._kept,
             seconds=before["seconds"] + time.perf_counter() - self._started,
             peak=max(before["peak"], self._memory.peak()),
             time={part: before["time"].get(part, 0.0) + self.clock.seconds.get(part, 0.0) for part in PARTS},
         )  # fmt: skip
+
+    def tell_kept(self, words: str) -> None:
+        """What a fold keeps of its frozen stages, or why it does not."""
+        if words and words not in self._kept:
+            self._kept.append(words)
 
     def save(self, learner: Learner, *, now: bool) -> None:
         """Write it to the checkpoint, if there is to be one, and if the last one has paid.

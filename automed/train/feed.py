@@ -31,7 +31,7 @@ class Material:
 
     `images` (n, H, W, C) uint8 and `labels` (n,) cover the manifest; C is 1 where every picture is grey. The
     rows that may be learnt from are `searched`, and `content` is a digest of their pictures in that order;
-    without it nothing is kept of them.
+    where it is empty nothing is kept of them.
     """
 
     images: np.ndarray
@@ -39,7 +39,7 @@ class Material:
     task: Task
     weights: WeightSource
     metric: str
-    searched: np.ndarray | None = None
+    searched: np.ndarray
     content: str = ""
 
 
@@ -97,8 +97,7 @@ class Pictures:
         self.views = config.train.views if self.augmenter.varies else 0
         # Studies that search the same pictures draw the same views, whatever else is in their manifests.
         self._rank = np.arange(len(material.labels))
-        if material.searched is not None:
-            self._rank[material.searched] = np.arange(len(material.searched))
+        self._rank[material.searched] = np.arange(len(material.searched))
         self._scale, self._shift = _normalisation(network, plan.device)
         self._loader = Loader(self.batch, plan) if plan.loaders else None
 

@@ -93,10 +93,9 @@ class Learner:
         weighted = config.imbalance == "class_weights"
         self.criterion = material.task.criterion(config.loss, weights if weighted else None)
         self.pictures = Pictures(config, material, self.network, plan)
-        with self.clock.part("prefix"):
-            self.replay, self.kept = open_replay(
-                config, material, self.network, self.pictures, waiting=waiting
-            )  # fmt: skip
+        self.replay: Replay | None = None
+        self.kept = ""
+        self._waiting: Waiting | None = waiting
         self.epoch = 0
         self.best_epoch = 0
         self.best: Evaluation | None = None
@@ -110,12 +109,26 @@ class Learner:
             return True
         return 0 < train.patience <= self.epoch - 1 - self.best_epoch
 
+    def prepare(self) -> None:
+        """Make what the next epoch needs and is not kept yet; the first call does it, unless all has thawed.
+
+        Then `replay` feeds what the frozen stages give, if they may be kept, and `kept` tells it in words.
+        """
+        if self._waiting is None or self._thawed:
+            return
+        waiting, self._waiting = self._waiting, None
+        with self.clock.part("prefix"):
+            self.replay, self.kept = open_replay(
+                self.config, self.material, self.network, self.pictures, waiting=waiting
+            )  # fmt: skip
+
     def advance(self) -> Epoch:
         """Train one epoch and judge it.
 
         Raises:
             TrialError: the loss is no longer a finite number.
         """
+        self.prepare()
         started = time.perf_counter()
         with self.chance.held():
             if self.epoch == self.config.freeze.thaw_epoch > 0:
@@ -143,6 +156,7 @@ class Learner:
         """Judge the network on `rows` as they are, without augmentation. (0,) rows give NaN and no scores."""
         if len(rows) == 0:
             return Evaluation(math.nan, {}, np.empty((0, self.material.task.outputs), np.float32))
+        self.prepare()
         self.module.eval()
         replay = self._replay if self._replay is not None and self._replay.covers(rows) else None
         feed: Feed = replay or self.pictures
@@ -228,8 +242,11 @@ class Learner:
     @property
     def _replay(self) -> Replay | None:
         """What is kept, while the frozen stages are what they were."""
-        thawed = self.epoch >= self.config.freeze.thaw_epoch > 0
-        return None if thawed else self.replay
+        return None if self._thawed else self.replay
+
+    @property
+    def _thawed(self) -> bool:
+        return self.epoch >= self.config.freeze.thaw_epoch > 0
 
     def _train_epoch(self) -> tuple[float, float]:
         self.module.train()

@@ -31,7 +31,7 @@ class Plan:
     """Device, precision and batch sizes.
 
     `micro_batch` images are held at once, `batch` make one step. `loaders` processes prepare batches beside
-    the one that trains. `keep` says whether what frozen stages give may be kept.
+    the one that trains.
     """
 
     device: str
@@ -41,7 +41,6 @@ class Plan:
     evaluation_batch: int
     threads: int
     loaders: int = 0
-    keep: bool = True
 
     def record(self) -> dict[str, Any]:
         """The plan as it stands beside the scores."""

@@ -103,7 +103,7 @@ def open_replay(
     Returns:
         The feed, and in words what is kept; without one, why it is not, or nothing where nothing is frozen.
     """
-    if network.frozen == 0 or not pictures.plan.keep:
+    if network.frozen == 0:
         return None, ""
     try:
         # Where pictures are varied anew each time, or mixed, what is kept serves to judge only.
@@ -134,7 +134,6 @@ def _opened(
     config: TrialConfig, material: Material, network: Network, pictures: Pictures, views: int, learns: bool,
     waiting: Waiting,
 ) -> Replay:  # fmt: skip
-    assert material.searched is not None
     tried = np.resize(np.random.default_rng(0).permutation(material.searched), _TRIED)
     seen = pictures.normalised(pictures.judging(tried))
     with pictures.plan.autocast():
@@ -177,7 +176,6 @@ def _made(
 ) -> tuple[np.ndarray, ...]:
     """The kept values of the pictures as they are, and of each of their varied views."""
     rows = pictures.material.searched
-    assert rows is not None
 
     def make(start: int, stop: int, view: int | None) -> Tensor:
         part = rows[start:stop]

@@ -77,6 +77,7 @@ def noise(pixels: int, count: int) -> Material:
     return Material(
         images=rng.integers(256, size=(count, pixels, pixels, 3), dtype=np.uint8),
         labels=np.arange(count) % 4, task=Classify(outputs=4), weights=weight_source(None), metric="macro_f1",
+        searched=np.arange(count),
     )  # fmt: skip
 
 

@@ -5,41 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from automed.config import TrialConfig, from_flat
 from automed.errors import TrialError
-from automed.result import Epoch
 from automed.train.feed import Material
 from automed.train.learner import Learner
 from automed.train.plan import make_plan
-
-TRAINING, VALIDATION = np.arange(36), np.arange(36, 60)
-
-
-def config(**knobs: object) -> TrialConfig:
-    given = {
-        "model.name": "small_cnn", "model.image_size": 32, "preprocess.channels": 1, "train.epochs": 3,
-        "train.batch": 8, "optim.lr": 3e-3, "augment.policy": "light", "dropout.placement": "head",
-        "dropout.rate": 0.2,
-    }  # fmt: skip
-    return from_flat(given | {name.replace("__", "."): value for name, value in knobs.items()})
-
-
-def learner(material: Material, chosen: TrialConfig, fold: int = 0, **plan: int) -> Learner:
-    return Learner(
-        chosen, material, training=TRAINING, validation=VALIDATION, fold=fold, seed=(0, 7, fold),
-        plan=dataclasses.replace(make_plan(chosen), **plan),
-    )  # fmt: skip
-
-
-def curve(one: Learner) -> list[Epoch]:
-    rows = []
-    while not one.finished:
-        rows.append(dataclasses.replace(one.advance(), seconds=0.0))
-    return rows
+from tests.train.one_fold import TRAINING, VALIDATION, config, curve, make_learner
 
 
 def test_it_learns(material: Material) -> None:
-    one = learner(material, config(train__epochs=6, augment__policy="none"))
+    one = make_learner(material, config(train__epochs=6, augment__policy="none"))
     rows = curve(one)
     assert rows[-1].train_loss < 0.7 * rows[0].train_loss
     assert one.result().scores["accuracy"] > 0.8
@@ -49,8 +23,8 @@ def test_it_learns(material: Material) -> None:
 def test_the_same_seed_gives_the_same_curve_bit_for_bit_whatever_happens_around_it(
     material: Material,
 ) -> None:
-    alone = curve(learner(material, config()))
-    first, second = learner(material, config()), learner(material, config(), fold=1)
+    alone = curve(make_learner(material, config()))
+    first, second = make_learner(material, config()), make_learner(material, config(), fold=1)
     together = []
     for _ in range(3):
         second.advance()
@@ -58,12 +32,12 @@ def test_the_same_seed_gives_the_same_curve_bit_for_bit_whatever_happens_around_
         np.random.seed(0)  # noqa: NPY002 - another's misdeed, which must not matter
         together.append(dataclasses.replace(first.advance(), seconds=0.0))
     assert together == alone
-    assert curve(learner(material, config(), fold=1)) != alone
+    assert curve(make_learner(material, config(), fold=1)) != alone
 
 
 def test_torchs_own_random_state_is_left_alone(material: Material) -> None:
     before = torch.get_rng_state()
-    learner(material, config()).advance()
+    make_learner(material, config()).advance()
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -73,7 +47,7 @@ def test_small_portions_make_the_same_step(material: Material) -> None:
         model__name="vit_tiny_patch16_224", augment__policy="none", dropout__placement="none",
         optim__name="sgd", optim__lr=0.01,
     )  # fmt: skip
-    whole, pieces = (curve(learner(material, chosen, micro_batch=size)) for size in (8, 2))
+    whole, pieces = (curve(make_learner(material, chosen, micro_batch=size)) for size in (8, 2))
     assert [row.train_loss for row in pieces] == pytest.approx([row.train_loss for row in whole], rel=1e-4)
 
 
@@ -81,7 +55,7 @@ def test_small_portions_make_the_same_step(material: Material) -> None:
 def test_patience_stops_and_the_best_epoch_counts(material: Material, monitor: str) -> None:
     # A rate this high ruins the network again and again.
     chosen = config(train__epochs=30, train__patience=2, train__monitor=monitor, optim__lr=0.3)
-    one = learner(material, chosen)
+    one = make_learner(material, chosen)
     rows = curve(one)
     assert len(rows) < 30
     values = [-row.val_loss if monitor == "loss" else row.score for row in rows]
@@ -91,20 +65,22 @@ def test_patience_stops_and_the_best_epoch_counts(material: Material, monitor: s
 
 
 def test_without_patience_the_last_epoch_counts(material: Material) -> None:
-    one = learner(material, config(optim__lr=0.3))
+    one = make_learner(material, config(optim__lr=0.3))
     rows = curve(one)
     assert one.best_epoch == 2
     assert one.result().scores["macro_f1"] == rows[2].score
 
 
 def test_a_rate_that_explodes_is_a_fault_of_the_trial(material: Material) -> None:
-    one = learner(material, config(optim__name="sgd", optim__lr=100.0, model__name="vit_tiny_patch16_224"))
+    one = make_learner(
+        material, config(optim__name="sgd", optim__lr=100.0, model__name="vit_tiny_patch16_224")
+    )
     with pytest.raises(TrialError, match=r"diverged: the .* loss became"):
         curve(one)
 
 
 def test_frozen_stages_rest_until_they_thaw(material: Material) -> None:
-    one = learner(material, config(freeze__depth=0.5, freeze__thaw_epoch=1, train__epochs=2))
+    one = make_learner(material, config(freeze__depth=0.5, freeze__thaw_epoch=1, train__epochs=2))
     frozen = {name for name, p in one.module.named_parameters() if not p.requires_grad}
     assert frozen
 
@@ -120,7 +96,7 @@ def test_frozen_stages_rest_until_they_thaw(material: Material) -> None:
 
 
 def test_googlenet_learns_with_its_auxiliary_classifiers(material: Material) -> None:
-    one = learner(material, config(model__name="googlenet", train__epochs=1, dropout__placement="none"))
+    one = make_learner(material, config(model__name="googlenet", train__epochs=1, dropout__placement="none"))
     before = {n: p.detach().clone() for n, p in one.module.named_parameters() if "aux" in n}
     assert before
     row = one.advance()
@@ -152,6 +128,6 @@ def test_nothing_to_validate_on_gives_no_score_but_learns(material: Material) ->
 def test_every_kind_of_learning_changes_the_curve(material: Material, knobs: dict[str, object]) -> None:
     if "imbalance" in knobs:
         material = dataclasses.replace(material, labels=np.where(np.arange(60) % 4, 0, material.labels))
-    plain, changed = (curve(learner(material, config(**chosen))) for chosen in ({}, knobs))
+    plain, changed = (curve(make_learner(material, config(**chosen))) for chosen in ({}, knobs))
     assert [row.train_loss for row in plain] != [row.train_loss for row in changed]
     assert all(math.isfinite(row.val_loss) for row in changed)

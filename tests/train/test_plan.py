@@ -1,45 +1,19 @@
-import dataclasses
 import shutil
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
-from automed.config import TrialConfig, from_flat
+from automed.config import from_flat
 from automed.errors import out_of_memory
-from automed.result import Epoch
 from automed.train.checkpoint import Checkpoint
 from automed.train.feed import Material
 from automed.train.learner import Learner
 from automed.train.memory import share_of_gpu
 from automed.train.plan import NEIGHBOURS, Plan, make_plan
+from tests.train.one_fold import TRAINING, config, curve, make_learner
 
 GB = 1 << 30
-TRAINING, VALIDATION = np.arange(36), np.arange(36, 60)
-
-
-def config(**knobs: object) -> TrialConfig:
-    given = {
-        "model.name": "small_cnn", "model.image_size": 32, "preprocess.channels": 1, "train.epochs": 3,
-        "train.batch": 8, "optim.lr": 3e-3, "augment.policy": "light", "dropout.placement": "head",
-        "dropout.rate": 0.2,
-    }  # fmt: skip
-    return from_flat(given | {name.replace("__", "."): value for name, value in knobs.items()})
-
-
-def learner(material: Material, chosen: TrialConfig, **plan: object) -> Learner:
-    return Learner(
-        chosen, material, training=TRAINING, validation=VALIDATION, fold=0, seed=(0, 7, 0),
-        plan=dataclasses.replace(make_plan(chosen), **plan),
-    )  # fmt: skip
-
-
-def curve(one: Learner) -> list[Epoch]:
-    rows = []
-    while not one.finished:
-        rows.append(dataclasses.replace(one.advance(), seconds=0.0))
-    return rows
 
 
 @pytest.fixture
@@ -97,7 +71,7 @@ def test_cudnn_without_memory_is_out_of_memory() -> None:
 def test_loaders_change_nothing(material: Material) -> None:
     curves = []
     for loaders in (0, 2):
-        one = learner(material, config(augment__mixup=0.3), loaders=loaders)
+        one = make_learner(material, config(augment__mixup=0.3), loaders=loaders)
         curves.append(curve(one))
         one.close()
     assert curves[0] == curves[1]
@@ -107,7 +81,7 @@ def test_loaders_change_nothing(material: Material) -> None:
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_in_low_precision_it_learns_as_well(material: Material, precision: str, name: str) -> None:
     chosen = config(train__epochs=6, augment__policy="none", dropout__placement="none", model__name=name)
-    one = learner(material, chosen, precision=precision, micro_batch=3)
+    one = make_learner(material, chosen, precision=precision, micro_batch=3)
     rows = curve(one)
     assert rows[-1].train_loss < 0.8 * rows[0].train_loss
     assert {p.dtype for p in one.module.parameters()} == {torch.float32}
@@ -115,7 +89,7 @@ def test_in_low_precision_it_learns_as_well(material: Material, precision: str, 
 
 def test_the_scale_of_the_loss_survives_a_checkpoint(material: Material, tmp_path) -> None:
     def begun() -> Learner:
-        one = learner(material, config(train__epochs=4), precision="float16", micro_batch=4)
+        one = make_learner(material, config(train__epochs=4), precision="float16", micro_batch=4)
         one.scaler.set_growth_interval(7)  # so that the scale moves
         return one
 
@@ -133,7 +107,7 @@ def test_the_scale_of_the_loss_survives_a_checkpoint(material: Material, tmp_pat
 
 
 def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_lowered(material: Material) -> None:
-    one = learner(material, config(augment__policy="none"), precision="float16", micro_batch=4)
+    one = make_learner(material, config(augment__policy="none"), precision="float16", micro_batch=4)
     one.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
     before = [weight.detach().clone() for weight in one.module.parameters()]
     one.training = TRAINING[:8]

@@ -15,9 +15,7 @@ from automed.result import Epoch
 from automed.train import features, replay
 from automed.train.feed import Material
 from automed.train.learner import Learner
-from automed.train.plan import make_plan
-
-TRAINING, VALIDATION = np.arange(36), np.arange(36, 60)
+from tests.train.one_fold import COMMON, curve, dotted, make_learner
 
 
 @pytest.fixture(autouse=True)
@@ -46,25 +44,19 @@ def known(material: Material, drawn: Path) -> Material:
 
 
 def config(**knobs: object) -> TrialConfig:
-    given = {
-        "model.name": "resnet10t", "model.pretrained": True, "model.image_size": 32, "preprocess.channels": 1,
-        "train.epochs": 3, "train.batch": 8, "optim.lr": 3e-3, "freeze.depth": 0.5,
-    }  # fmt: skip
-    return from_flat(given | {name.replace("__", "."): value for name, value in knobs.items()})
+    frozen = {"model.name": "resnet10t", "model.pretrained": True, "freeze.depth": 0.5}
+    return from_flat(COMMON | frozen | dotted(knobs))
 
 
-def learner(material: Material, chosen: TrialConfig, fold: int = 0, **plan: object) -> Learner:
-    return Learner(
-        chosen, material, training=TRAINING, validation=VALIDATION, fold=fold, seed=(0, 7, fold),
-        plan=dataclasses.replace(make_plan(chosen), **plan),
-    )  # fmt: skip
+def learner(material: Material, chosen: TrialConfig, fold: int = 0, *, keep: bool = True) -> Learner:
+    known = material if keep else dataclasses.replace(material, content="")
+    one = make_learner(known, chosen, fold)
+    one.prepare()
+    return one
 
 
 def trained(one: Learner) -> tuple[list[Epoch], np.ndarray]:
-    rows = []
-    while not one.finished:
-        rows.append(dataclasses.replace(one.advance(), seconds=0.0))
-    return rows, one.result().probabilities
+    return curve(one), one.result().probabilities
 
 
 def kept(folder: Path) -> int:
@@ -90,7 +82,7 @@ def test_curves_and_probabilities_are_those_of_the_whole_network(
 ) -> None:
     chosen = config(**{name.replace(".", "__"): value for name, value in knobs.items()})
     live, replayed = learner(known, chosen, keep=False), learner(known, chosen)
-    assert live.replay is None and live.kept == ""
+    assert live.replay is None and live.kept.startswith("not kept: the pictures are not known")
     assert replayed.replay is not None and replayed.kept.startswith("kept: what ")
     assert kept(own_cache) == views
     (rows, probabilities), (same_rows, same) = trained(live), trained(replayed)
@@ -200,8 +192,5 @@ def test_the_making_is_told_of(known: Material, monkeypatch: pytest.MonkeyPatch)
     told: list[tuple[str, int, int]] = []
     chosen = config()
     monkeypatch.setattr(replay, "_PORTION", 25)
-    Learner(
-        chosen, known, training=TRAINING, validation=VALIDATION, fold=0, seed=(0, 7, 0),
-        plan=make_plan(chosen), waiting=lambda *words: told.append(words),
-    )  # fmt: skip
+    make_learner(known, chosen, waiting=lambda *words: told.append(words)).prepare()
     assert told == [("frozen stages", 25, 60), ("frozen stages", 50, 60), ("frozen stages", 60, 60)]
