@@ -92,6 +92,8 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict:
         manifest = read_images(experiment, data_path(experiment, wish), console)
         folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
         console.print(_describe(experiment, manifest, folds), soft_wrap=True)
+        if wish.launcher == "local":
+            _refuse_crowded(experiment, manifest)
         if not (folder / "study.json").exists():
             _try_networks(experiment, manifest, console)
         with served(wish.storage, folder, make=True) as storage:
@@ -141,7 +143,7 @@ def run_worker(visit: Visit, console: Console | None = None) -> None:
         with progress_bar(console, "reading pictures") as advance:
             opened = join_study(
                 visit.study, storage=storage, guest=visit.guest, progress=advance,
-                vet=lambda experiment, manifest: _try_networks(experiment, manifest, console),
+                vet=lambda experiment, manifest: _vet(experiment, manifest, visit, console),
             )  # fmt: skip
         with contextlib.closing(opened):
             _help(opened, visit, ready, console)
@@ -235,6 +237,18 @@ def _describe(experiment: Experiment, manifest: Manifest, folds: Folds) -> str:
     return "\n".join(lines)
 
 
+def _vet(experiment: Experiment, manifest: Manifest, visit: Visit, console: Console) -> None:
+    if visit.launcher == "local":
+        _refuse_crowded(experiment, manifest)
+    _try_networks(experiment, manifest, console)
+
+
+def _refuse_crowded(experiment: Experiment, manifest: Manifest) -> None:
+    from automed.study.pictures import refuse_crowded
+
+    refuse_crowded(experiment.space, manifest)
+
+
 def _try_networks(experiment: Experiment, manifest: Manifest, console: Console) -> None:
     with tempfile.TemporaryFile("w+") as log, progress_bar(console, "trying networks") as advance:
         preflight(experiment, classes=len(manifest.classes), log=log, on_network=advance)
@@ -290,7 +304,10 @@ class _Lines:
         pruned = f"{shown.pruned} pruned{untrainable(shown.untrainable)}"
         best = "" if shown.best is None else f"; best {shown.best.score:.4f} (trial {shown.best.number})"
         left = "" if not shown.seconds_left else f"; about {span(shown.seconds_left)} left"
-        at = ", ".join(f"trial {one.number} fold {one.fold + 1} epoch {one.epoch}" for one in shown.running)
+        at = ", ".join(
+            f"trial {one.number} " + (one.waiting or f"fold {one.fold + 1} epoch {one.epoch}")
+            for one in shown.running
+        )  # fmt: skip
         self._console.print(
             f"{span(shown.elapsed)}: {shown.done} of {shown.total} trials, {pruned}{best}"
             f"{left}" + (f"; running: {at}" if at else ""), soft_wrap=True,

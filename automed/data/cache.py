@@ -134,6 +134,14 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     return stream.getvalue()
 
 
+def making(file: Path) -> BaseFileLock:
+    """The lock of whoever makes a file of the cache. A process may take it more than once.
+
+    There are 256 of them for all files, which come and go; two that share one are made one after the other.
+    """
+    return FileLock(cache_folder("locks") / f"{file.stem[:2]}.lock", is_singleton=True)
+
+
 def acquired(lock: BaseFileLock, seconds: float) -> bool:
     """Try for so long to take a lock; whether it was taken. Who waits can say so between two tries."""
     try:

@@ -18,12 +18,12 @@ from pathlib import Path
 import cv2
 import msgspec
 import numpy as np
-from filelock import FileLock
 
 from automed.data.cache import (
     NoRoomError,
     acquired,
     cache_folder,
+    making,
     mark_used,
     npy_header,
     part_written,
@@ -172,7 +172,7 @@ def _paced(progress: Progress | None) -> Progress:
 @contextlib.contextmanager
 def _locked(kind: Kind, tell: Progress) -> Iterator[None]:
     """Hold the lock of a file; while another process builds it, tell how far that one is."""
-    lock, total = FileLock(kind.file.with_suffix(".lock")), kind.shape[0]
+    lock, total = making(kind.file), kind.shape[0]
     while not acquired(lock, _PACE):
         tell(part_written(kind.file) * total // (kind.bytes + 1), total)
     try:

@@ -81,7 +81,7 @@ def _workers(running: Iterable[TrialRecord]) -> Table:
             f"{one.fold + 1}/{one.folds}" if begun else "-",
             f"{one.epoch}/{one.epochs}" if begun else "-",
             "-" if one.latest is None else f"{one.latest:.4f}",
-            str(one.config.get("model.name", "")),
+            ": ".join(filter(None, (str(one.config.get("model.name", "")), one.waiting))),
         )  # fmt: skip
     return table
 

@@ -81,7 +81,7 @@ def _cells(one: TrialRecord) -> list[str]:
     score = "" if one.score is None else f"{one.score:.4f}"
     at = f"fold {one.fold + 1}, epoch {one.epoch}" if one.state in ("running", "pruned") and one.curve else ""
     if state(one) == "running":
-        at = ", ".join(filter(None, (at, f"worker {one.worker}")))
+        at = ", ".join(filter(None, (at, one.waiting, f"worker {one.worker}")))
     knobs = [(key, value) for key, value in told(one.config) if key not in ("model.name", "model.image_size")]
     settings = ", ".join(f"{key} {value}" for key, value in knobs)
     size = one.config.get("model.image_size", "")

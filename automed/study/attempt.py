@@ -4,7 +4,7 @@ A configuration that was trained before is not trained again (`automed.study.twi
 the one answer to it:
 
     begun           noted: from here on a death may be the trial's own fault
-    waiting         a sign of life: pictures are prepared, or what frozen stages give is kept
+    waiting         noted, if it lasts: pictures are prepared, or what frozen stages give is kept
     epoch, fold     recorded; at a rung or a fold's end the pruner is asked
     resumed         a checkpoint was found: what it holds is recorded, and the trial goes on from there
     done            told as complete or pruned
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from automed.study.open import OpenStudy
 
 T = TypeVar("T")
+
+_NOTE_EVERY = 2.0  # seconds between two notes on what a trial waits for, and before the first one
 
 
 class Attempt:
@@ -83,6 +86,8 @@ class Attempt:
         self.begun = False
         self._micro_batch: int | None = None
         self._batch = 0
+        self._noted: float | None = None
+        self._waiting = ""
 
     def run(self) -> None:
         """Carry it to its end.
@@ -159,7 +164,10 @@ class Attempt:
         what = event["event"]
         if what not in ("exit", "hang"):
             self._begin()
-        if what in ("begun", "waiting"):  # a sign of life
+        if what == "begun":  # a sign of life
+            return True
+        if what == "waiting":
+            self._note_waiting(event)
             return True
         if what == "done":
             return self._finish(event)
@@ -183,8 +191,24 @@ class Attempt:
             self.begun = True
             self._write(record.BEGUN, True)
 
+    def _note_waiting(self, event: dict[str, Any]) -> None:
+        """Let people see what is made before the next epoch, unless it is made in no time."""
+        now = time.monotonic()
+        if self._noted is None:
+            self._noted = now
+        elif now - self._noted >= _NOTE_EVERY:
+            self._noted = now
+            self._say_waiting(f"{event['what']}, {event['done']:,} of {event['total']:,}")
+
+    def _say_waiting(self, words: str) -> None:
+        if words != self._waiting:
+            self._waiting = words
+            self._write(record.WAITING, words)
+
     def _on_epoch(self, event: dict[str, Any]) -> bool:
         self._measure(event)
+        self._noted = None
+        self._say_waiting("")
         self._report(event["fold"], event["epoch"], event["score"])
         return self._judged_at_rung(event["fold"], event["epoch"])
 

@@ -6,10 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 
 from automed.config import TrialConfig, from_flat
-from automed.data.cache import cache_limit, cache_root, most_room
+from automed.data.cache import LIMIT, cache_limit, cache_root, most_room
 from automed.data.images import Wanted, kinds, prepare_images
 from automed.data.manifest import Manifest
 from automed.data.scan import Progress
+from automed.errors import DataError, Fault
 from automed.settings import inspect_settings
 from automed.sizes import size_text
 from automed.space.sample import SearchSpace, combinations
@@ -65,6 +66,29 @@ def take_stock(space: SearchSpace, manifest: Manifest, trials: int) -> Stock:
             size += kind.bytes
             missing += kind.mapped() is None
     return Stock(manifest, tuple(now), missing, size, vague or len(now) < len(seen))
+
+
+def refuse_crowded(space: SearchSpace, manifest: Manifest) -> None:
+    """Refuse a space that asks for prepared pictures which the cache cannot hold.
+
+    Raises:
+        DataError: with every kind of them, and what there is room for; or there can be no cache.
+    """
+    try:
+        room, wanted = most_room(), kinds(manifest, _uses(space)[0])
+    except OSError as error:
+        message = f"there can be no cache here: {error.strerror or error}"
+        hint = "$AUTOMED_CACHE names another folder"
+        raise DataError(Fault(message, file=str(cache_root()), hint=hint)) from None
+    crowded = {kind.bytes: kind for kind in wanted if kind.bytes > room}
+    holds, hint = size_text(max(0, room)), f"${LIMIT} allows more, and $AUTOMED_CACHE names another folder"
+    faults = []
+    for size, kind in sorted(crowded.items()):
+        what = f"the prepared pictures of {'x'.join(map(str, kind.shape[1:]))}"
+        message = f"{what} need {size_text(size)}, but the cache holds {holds}"
+        faults.append(Fault(message, file=str(cache_root()), hint=hint))
+    if faults:
+        raise DataError(faults, str(manifest.source))
 
 
 def _uses(space: SearchSpace) -> tuple[Counter[Wanted], bool]:

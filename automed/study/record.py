@@ -12,6 +12,7 @@ User attributes of a trial (so that optuna-dashboard shows them):
                  row without coming any further
     begun        its training process was ready for it: a death after that may be its own fault
     micro_batch  the images held in memory at once, where a whole batch did not fit
+    waiting      what the next epoch waits for, such as `frozen stages, 512 of 2,870`; empty afterwards
     same_as      the number of the trial that was trained with the same configuration: this one was not
     source       of an enqueued trial: `start_from 1`, `fork 2`
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 LEASE, CONFIG, RESULT, SOURCE = "lease", "config", "result", "source"
 ORIGIN, REACHED, RETRIES, LOSSES = "origin", "reached", "retries", "losses"
-BEGUN, MICRO_BATCH = "begun", "micro_batch"
+BEGUN, MICRO_BATCH, WAITING = "begun", "micro_batch", "waiting"
 # As in automed.study.pruner, which is imported by workers only.
 SHAPE, FOLD_SCORES, SAME_AS = "shape", "fold_scores", "same_as"
 
@@ -80,6 +81,7 @@ class TrialRecord:
 
     `config` holds every setting by dotted name, `params` only what was searched. `score` is the mean over
     folds of a complete trial; `latest` the last epoch's. `curve` holds (fold, epoch, score), from 0.
+    `waiting` says what is made before the next epoch, if that takes a while.
     """
 
     number: int
@@ -98,6 +100,7 @@ class TrialRecord:
     attempts: int
     start: datetime | None
     finish: datetime | None
+    waiting: str = ""
 
     @property
     def worker(self) -> str:
@@ -299,6 +302,7 @@ def _record(number: int, tried: Sequence[FrozenTrial]) -> TrialRecord:
         result=result(last),
         lease=lease(last),
         source=str(last.user_attrs.get(SOURCE, "")),
+        waiting=str(last.user_attrs.get(WAITING, "")) if state == "running" else "",
         same_as=last.user_attrs.get(SAME_AS),
         attempts=len(tried),
         start=last.datetime_start,

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
-from automed.data.cache import acquired, cache_folder, mark_used, npy_header, storing
+from automed.data.cache import acquired, cache_folder, making, mark_used, npy_header, part_written, storing
 
 _HALF_ABOVE = 512 << 20  # bytes of one view in the network's own precision
 _PATIENCE = 2.0  # seconds between two signs of life of who waits
@@ -83,11 +82,11 @@ class Features:
         file = cache_folder("features") / f"{digest.hexdigest()}.npy"
         kept = self._mapped(file)
         if kept is None:
-            lock = FileLock(file.with_suffix(".lock"))
+            lock = making(file)
             while not acquired(lock, _PATIENCE if patient else 0.0):
                 if not patient:
                     return None
-                progress(0, self.count)
+                progress(part_written(file) * self.count // (self.bytes + 1), self.count)
             try:
                 kept = self._mapped(file)
                 if kept is None:

@@ -49,6 +49,11 @@ def test_the_live_view_tells_counts_best_workers_and_what_is_left(width: int) ->
         assert words in text, text
 
 
+def test_what_a_trial_waits_for_stands_beside_its_network() -> None:
+    waits = dataclasses.replace(RUNNING, waiting="frozen stages, 512 of 2,870")
+    assert "resnet18: frozen stages, 512 of 2,870" in drawn(dataclasses.replace(SNAPSHOT, running=(waits,)))
+
+
 def test_it_says_that_it_is_stopping() -> None:
     assert "Ctrl-C again" in drawn(dataclasses.replace(SNAPSHOT, stopping=True))
 

@@ -1,8 +1,9 @@
 """Speaks the protocol of `automed.trial` without training: scores follow from the configuration alone.
 
 Environment: FAKE_SECONDS is the length of an epoch; FAKE_FAULTS is a JSON object, model name -> `memory`,
-`memory>4` (so many images do not fit), `diverged`, `broken`, `environment`, `die` (the process exits),
-`slain` (SIGKILL), `die after each epoch`, `hang` or `nan`.
+`memory>4` (so many images do not fit), `diverged`, `broken`, `environment`, `waits` (for something that is
+made before its first epoch), `die` (the process exits), `slain` (SIGKILL), `die after each epoch`, `hang` or
+`nan`.
 """
 
 import json
@@ -92,6 +93,8 @@ def train(request: dict) -> None:
     if kept.curve:
         tell(event="resumed", curve=kept.curve, fold_scores=kept.scores, **shape)
         stopped = not go_on()
+    for done in range(1, 5 * (fault == "waits")):
+        tell(event="waiting", what="frozen stages", done=512 * done, total=2870)
     for fold in range(len(kept.scores), FOLDS):
         for epoch in range(sum(row[0] == fold for row in kept.curve), epochs):
             if stopped:

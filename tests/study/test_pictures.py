@@ -13,9 +13,10 @@ from automed.data.images import kinds
 from automed.data.manifest import Manifest, read_manifest
 from automed.data.phantom import draw_phantom
 from automed.data.settings import Data, Preprocess
+from automed.errors import DataError
 from automed.space.sample import SearchSpace
 from automed.study.experiment import read_experiment, shipped
-from automed.study.pictures import take_stock
+from automed.study.pictures import refuse_crowded, take_stock
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,25 @@ def test_what_the_cache_cannot_hold_at_once_waits_for_its_trial(
     assert sorted(size for _, size in stock.now) == [32, 32, 512]
     stock.prepare()
     assert made() == 3, "none had to make room for another"
+
+
+def test_pictures_that_the_cache_can_never_hold_are_refused(
+    space, pictures: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = space("{clahe: [0, 2]}", size="[32, 512, 1024]")
+    refuse_crowded(asked, pictures)
+    monkeypatch.setenv(cache.LIMIT, "2MB")
+    with pytest.raises(DataError) as caught:
+        refuse_crowded(asked, pictures)
+    small, large = (fault.message for fault in caught.value.faults)
+    assert small.startswith("the prepared pictures of 512x512x1 need ")
+    assert small.endswith("but the cache holds 2 MB") and "1024x1024x1" in large
+    assert made() == 0
+    monkeypatch.setenv("AUTOMED_CACHE", str(tmp_path / "space.yaml"))
+    with pytest.raises(
+        DataError, match=r"no cache here: Not a directory(.|\n)*\$AUTOMED_CACHE names another"
+    ):
+        refuse_crowded(asked, pictures)
 
 
 def test_the_full_space_is_counted(pictures: Manifest) -> None:

@@ -11,7 +11,8 @@ from optuna.trial import TrialState
 
 from automed.config import TrialConfig
 from automed.errors import AutomedError
-from automed.study import record, work
+from automed.study import attempt, record, work
+from automed.study.attempt import Attempt
 from automed.study.ledger import halted
 from automed.study.limits import Limits
 from automed.study.process import Note
@@ -52,6 +53,23 @@ def test_the_same_seed_gives_the_same_search_even_in_two_sittings(desk, tmp_path
     ]
     assert {one.state for one in whole} == {"complete", "pruned"}
     assert all(one.reason for one in whole if one.state == "pruned")
+
+
+def test_what_a_trial_waits_for_is_seen_until_its_next_epoch(desk, write_space, monkeypatch) -> None:
+    monkeypatch.setattr(attempt, "_NOTE_EVERY", 0.0)
+    seat = desk(write_space(**ONE_MODEL), {"resnet18": "waits"})
+    seen: list[str] = []
+    write = Attempt._say_waiting
+
+    def look(self: Attempt, words: str) -> None:
+        write(self, words)
+        (one,) = record.records(seat.opened.study)
+        seen.append(one.waiting)
+
+    monkeypatch.setattr(Attempt, "_say_waiting", look)
+    (one,) = seat.work(1)
+    assert seen[:4] == [*(f"frozen stages, {count} of 2,870" for count in ("1,024", "1,536", "2,048")), ""]
+    assert (one.state, one.waiting) == ("complete", "")
 
 
 def test_a_trial_that_diverges_is_pruned_and_the_process_kept(desk, write_space) -> None:
