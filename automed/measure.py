@@ -72,7 +72,7 @@ def measure_trial(
         work = _count_epochs(learner, epochs, shown)
     return result, Profile(
         seconds=result.seconds, time=result.time, epochs=epochs, learnt=epochs * shown,
-        judged=epochs * len(validation), forward=work[0], backward=work[1], judging=work[2],
+        judged=epochs * len(validation), forward=work[0], backward=work[1], evaluation=work[2],
         rate=rate, peak_memory=result.peak_memory, plan=result.plan,
     )  # fmt: skip
 
@@ -123,26 +123,26 @@ def _shown(learner: Learner) -> int:
 
 
 def _count_epochs(learner: Learner, epochs: int, shown: int) -> tuple[float, float, float]:
-    """Operations forward, backward and judging in the first epochs, frozen stages thawed when due."""
+    """Operations forward, backward and evaluation in the first epochs, frozen stages thawed when due."""
     before = min(epochs, learner.config.freeze.thaw_epoch or epochs)
     work = np.zeros(3)
     for count, thawed in ((before, False), (epochs - before, True)):
         if count:
             judged = len(learner.validation)
             work += count * np.array([shown, shown, judged]) * _count_picture(learner, thawed=thawed)
-    forward, backward, judging = work.tolist()
-    return forward, backward, judging
+    forward, backward, evaluation = work.tolist()
+    return forward, backward, evaluation
 
 
 def _count_picture(learner: Learner, *, thawed: bool) -> np.ndarray:
-    """Operations (3,) of one picture: forward, backward and judging."""
+    """Operations (3,) of one picture: forward, backward and evaluation."""
     replay, pictures = None if thawed else learner.replay, learner.pictures
     if thawed:
         thaw(learner.module)
     rows = learner.training[:_COUNTED]
     (step,) = make_steps([rows], pictures.views, np.random.default_rng(0))
     feed: Feed
-    with learner.chance.held():
+    with learner.random_state.held():
         learner.module.train()
         if replay is not None and replay.learns:
             feed, (inputs, targets) = replay, next(replay.training([step]))
@@ -153,7 +153,7 @@ def _count_picture(learner: Learner, *, thawed: bool) -> np.ndarray:
         loss = torch.stack([learner.criterion(output, targets) for output in every]).sum()
         backward, _ = count_operations(loss.backward)
         learner.module.eval()
-        judge: Feed = replay or pictures
+        judged_by: Feed = replay or pictures
         with torch.no_grad():
-            judging, _ = count_operations(lambda: judge.run(judge.judging(rows)))
-    return np.array([forward, backward, judging]) / len(rows)
+            evaluation, _ = count_operations(lambda: judged_by.run(judged_by.evaluation(rows)))
+    return np.array([forward, backward, evaluation]) / len(rows)

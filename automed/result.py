@@ -84,7 +84,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time of a few epochs of one fold went, and what was computed in it.
 
     `seconds` is wall time and `time` tells how much of it went where (`train.clock`). So many pictures were
-    `learnt` from and `judged`, over all `epochs`. `forward`, `backward` and `judging` are floating-point
+    `learnt` from and `judged`, over all `epochs`. `forward`, `backward` and `evaluation` are floating-point
     operations in all of them (a multiplication and an addition are two), but for what frozen stages gave once
     for all trials; `rate` is how many a second the machine does in a large matrix product. `peak_memory` is
     in bytes, `plan` tells how it was computed.
@@ -97,7 +97,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     judged: int
     forward: float
     backward: float
-    judging: float
+    evaluation: float
     rate: float
     peak_memory: int
     plan: dict[str, Any]
@@ -110,4 +110,4 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def limit(self) -> float:
         """Seconds that the same operations would take at the machine's rate."""
-        return (self.forward + self.backward + self.judging) / self.rate
+        return (self.forward + self.backward + self.evaluation) / self.rate

@@ -105,9 +105,9 @@ def test_it_is_the_trial_that_is_measured(study: Path) -> None:
 
 def test_operations_grow_with_epochs_and_pictures(study: Path) -> None:
     one, two = (measured(study, epochs, **{"train.epochs": 8})[2] for epochs in (1, 2))
-    for name in ("learnt", "judged", "forward", "backward", "judging"):
+    for name in ("learnt", "judged", "forward", "backward", "evaluation"):
         assert getattr(two, name) == 2 * getattr(one, name) > 0
-    assert one.forward / one.learnt == pytest.approx(one.judging / one.judged)
+    assert one.forward / one.learnt == pytest.approx(one.evaluation / one.judged)
     assert 1 < one.backward / one.forward < 2, "the first layer's input asks for no gradient"
     more = measured(study, 1, **{"train.epochs": 8, "imbalance": "undersample"})[2]
     assert more.learnt <= one.learnt

@@ -2,9 +2,9 @@
 
 Nothing is rewritten. The boundary is the entrance of the first module that learns. To run the frozen part, a
 network is called and left at that entrance. To run the rest, it is called with every module that is through
-before the entrance put to sleep (it answers with memory of the right shape), and what was kept is put in at
-the entrance. Whatever else reaches past the boundary, such as a skip connection, makes this wrong: `stray`
-lets sleeping modules answer with NaN, and compares with the whole network.
+before the entrance replaced (it answers with memory of the right shape), and what was kept is put in at the
+entrance. Whatever else reaches past the boundary, such as a skip connection, makes this wrong: `deviation`
+lets replaced modules answer with NaN, and compares with the whole network.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class _Reached(Exception):
 class Prefix:
     """The frozen part of a network.
 
-    `entrance` is the first module that learns; `asleep` are the modules that are through before it, each with
-    its answer. `images` are the channels, and the height and width in pixels, of what the network is fed
+    `entrance` is the first module that learns; `replaced` are the modules that are through before it, each
+    with its answer. `images` are the channels, and the height and width in pixels, of what the network is fed
     with, and `shape` is what one image becomes at the entrance. `whole` says that what the entrance gives is
     what the network gives, so that nothing else need be called.
     """
 
     network: nn.Module
     entrance: nn.Module
-    asleep: tuple[tuple[nn.Module, Answer], ...]
+    replaced: tuple[tuple[nn.Module, Answer], ...]
     images: tuple[int, int]
     shape: tuple[int, ...]
     whole: bool
@@ -69,7 +69,7 @@ class Prefix:
         # Before all other hooks: dropout at the entrance acts on what was kept.
         handle = self.entrance.register_forward_pre_hook(lambda _, inputs: (kept, *inputs[1:]), prepend=True)
         try:
-            with _sleeping(self.asleep, len(kept), fill):
+            with _replacing(self.replaced, len(kept), fill):
                 return self.network(images)
         finally:
             handle.remove()
@@ -99,16 +99,16 @@ def find_prefix(network: Network, name: str, images: Tensor) -> Prefix:
         outermost = _outermost(gave_four)
         for inner in outermost:
             _refuse_unsteady(inner)
-        asleep = tuple((inner, _answer(gave_two[inner], gave_four[inner])) for inner in outermost)
+        replaced = tuple((inner, _answer(gave_two[inner], gave_four[inner])) for inner in outermost)
         whole = network.frozen == len(network.anatomy.stages) and _gives_all(module, entrance, images[:2])
     return Prefix(
-        module, entrance, asleep, images=(images.shape[1], images.shape[2]), shape=tuple(four.shape[1:]),
+        module, entrance, replaced, images=(images.shape[1], images.shape[2]), shape=tuple(four.shape[1:]),
         whole=whole,
     )  # fmt: skip
 
 
-def stray(prefix: Prefix, images: Tensor, kept: Tensor) -> float:
-    """How far the network strays when it goes on from what was kept, judging and learning.
+def deviation(prefix: Prefix, images: Tensor, kept: Tensor) -> float:
+    """How far the network deviates when it goes on from what was kept, evaluating and learning.
 
     Its mode and its statistics, and torch's random state, are as they were when this returns.
 
@@ -209,7 +209,7 @@ def _refuse_unsteady(module: nn.Module) -> None:
 
 
 def _gives_all(module: nn.Module, entrance: nn.Module, images: Tensor) -> bool:
-    """Whether the network gives just what its entrance gives, judging and learning."""
+    """Whether the network gives just what its entrance gives, evaluating and learning."""
     gave: list[Any] = []
     handle = entrance.register_forward_hook(lambda _, __, output: gave.append(output))
     try:
@@ -239,10 +239,12 @@ def _untouched(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _sleeping(asleep: Sequence[tuple[nn.Module, Answer]], count: int, fill: float | None) -> Iterator[None]:
+def _replacing(
+    replaced: Sequence[tuple[nn.Module, Answer]], count: int, fill: float | None
+) -> Iterator[None]:
     """Let modules answer for `count` images without computing anything."""
-    before = [(module.__dict__, module.__dict__.get("forward")) for module, _ in asleep]
-    for module, answer in asleep:
+    before = [(module.__dict__, module.__dict__.get("forward")) for module, _ in replaced]
+    for module, answer in replaced:
         module.__dict__["forward"] = lambda *_, answer=answer, **__: answer(count, fill)
     try:
         yield

@@ -21,7 +21,7 @@ _ADVICE = {
     "data": "lighter augmentation, or, where stages are frozen, views that are kept (train.views)",
     "prefix": "frozen stages are run once for all trials: profile again to see one that finds it done",
     "step": "larger batches (train.batch) make fewer steps",
-    "evaluation": "every epoch is judged: fewer epochs (train.epochs), or early stopping (train.patience)",
+    "evaluation": "it ends every epoch: fewer epochs (train.epochs), or early stopping (train.patience)",
     "checkpoint": "they take a tenth of the time at most: a quicker disk, or longer epochs",
     "storage": "trials are very short: fewer and longer epochs ask the database less often",
     "idle": "no part accounts for it: mostly what a fold begins with, which weighs less in a whole trial",

@@ -18,6 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+VERSION = 2
+"""Raise it when a state holds other things: what an older automed left is then trained anew."""
+
 CANNOT_WRITE = "the checkpoint cannot be written"
 _KEPT = 2
 _TENSOR, _ARRAY, _DTYPE, _TUPLE, _PAIRS = "tensor", "array", "dtype", "tuple", "pairs"

@@ -14,7 +14,8 @@ Part = Literal[
     "build", "data", "prefix", "forward", "backward", "step", "evaluation", "checkpoint", "storage"
 ]
 """Building networks; reading and varying pictures; what frozen stages give; the network there and back; the
-optimiser; judging; writing what a resumed trial needs; waiting for the worker, who writes to the database."""
+optimiser; evaluation; writing what a resumed trial needs; waiting for the worker, who writes to the
+database."""
 
 PARTS: tuple[Part, ...] = typing.get_args(Part)
 

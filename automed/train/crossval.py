@@ -73,24 +73,24 @@ def cross_validate(
         OSError: the checkpoint cannot be written.
     """
     state = checkpoint.load() if checkpoint else None
-    course = _Course(checkpoint, state, clock or Clock())
-    stop = False if state is None else reporter.resumed(course.curve, course.folds)
-    for fold in range(len(course.folds), len(splits)):
+    run = _Run(checkpoint, state, clock or Clock())
+    stop = False if state is None else reporter.resumed(run.curve, run.folds)
+    for fold in range(len(run.folds), len(splits)):
         training, validation = splits[fold]
         learner = Learner(
             config, material, training=training, validation=validation, fold=fold, seed=(*seed, fold),
-            plan=plan, clock=course.clock, waiting=reporter.waiting,
+            plan=plan, clock=run.clock, waiting=reporter.waiting,
         )  # fmt: skip
         if state is not None:
             learner.restore(state["learner"])
             state = None
         norm_batch = learner.norm_batch
         with contextlib.closing(learner):
-            stop = _train_fold(learner, course, reporter, stop=stop)
+            stop = _train_fold(learner, run, reporter, stop=stop)
         del learner  # before the next one is built beside it
         if stop:
             break
-    end = course.now()
+    end = run.now()
     return TrialResult(
         curve=tuple(end.curve),
         folds=tuple(end.folds),
@@ -103,19 +103,19 @@ def cross_validate(
     )
 
 
-def _train_fold(learner: Learner, course: _Course, reporter: Reporter, *, stop: bool) -> bool:
+def _train_fold(learner: Learner, run: _Run, reporter: Reporter, *, stop: bool) -> bool:
     """One fold, or as much of it as is wanted; True when the trial is to stop."""
     while not (learner.finished or stop):
-        course.curve.append(learner.advance())
-        course.tell_kept(learner.kept)
-        course.save(learner, now=learner.finished)
-        with course.clock.part("storage"):
-            stop = reporter.epoch(course.curve[-1])
+        run.curve.append(learner.advance())
+        run.tell_kept(learner.kept)
+        run.save(learner, now=learner.finished)
+        with run.clock.part("storage"):
+            stop = reporter.epoch(run.curve[-1])
     if learner.finished:
-        course.folds.append(learner.result())
+        run.folds.append(learner.result())
         # The last fold's end is the trial's end: there is nothing left to stop.
-        with course.clock.part("storage"):
-            stop = reporter.fold(course.folds[-1]) or stop
+        with run.clock.part("storage"):
+            stop = reporter.fold(run.folds[-1]) or stop
     return stop
 
 
@@ -135,7 +135,7 @@ class _Progress:
     time: dict[str, float] = field(default_factory=dict)
 
 
-class _Course:
+class _Run:
     """How far a trial is, in this process and in those before it."""
 
     def __init__(
@@ -145,7 +145,7 @@ class _Course:
         self.curve = [Epoch(**row) for row in state["curve"]] if state else []
         self.folds = [FoldResult(**one) for one in state["folds"]] if state else []
         kept = state or asdict(_Progress())
-        self._kept = list(kept.get("kept", []))  # an earlier automed kept no such words
+        self._kept = list(kept["kept"])
         self._before = {name: kept[name] for name in ("seconds", "peak", "time")}
         self._due = 0.0
         self._checkpoint, self._started, self._memory = checkpoint, time.perf_counter(), PeakMemory()

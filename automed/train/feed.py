@@ -59,7 +59,7 @@ class Feed(Protocol):
         """For each step what goes in, and the targets (N, classes), on the device of the plan."""
         ...
 
-    def judging(self, rows: np.ndarray) -> Tensor:
+    def evaluation(self, rows: np.ndarray) -> Tensor:
         """What goes in to be judged."""
         ...
 
@@ -130,7 +130,7 @@ class Pictures:
             images, targets = self.batch(step)
             yield self.tensor(images), self.tensor(targets)
 
-    def judging(self, rows: np.ndarray) -> Tensor:
+    def evaluation(self, rows: np.ndarray) -> Tensor:
         """Pictures (N, H, W, C) as they are."""
         return self.tensor(self.material.images[rows])
 

@@ -18,12 +18,12 @@ from automed.errors import TrialError
 from automed.models.build import Network, build_network
 from automed.models.freeze import is_held, thaw
 from automed.result import METRICS, Epoch, FoldResult
-from automed.train.chance import Chance
 from automed.train.clock import Clock
 from automed.train.feed import Feed, Material, Pictures, make_steps
-from automed.train.optim import Course, build_optimizer
+from automed.train.optim import LrSchedule, build_optimizer
 from automed.train.order import class_weights, epoch_order, portions
 from automed.train.plan import Plan
+from automed.train.random_state import RandomState
 from automed.train.replay import Replay, Waiting, open_replay
 
 _AUXILIARY_WEIGHT = 0.3  # of each auxiliary classifier's loss (Szegedy et al. 2015)
@@ -79,13 +79,13 @@ class Learner:
         self.config, self.material, self.plan, self.fold = config, material, plan, fold
         self.training, self.validation = training, validation
         self.clock = clock or Clock()
-        self.chance = Chance(seed)
-        with self.clock.part("build"), self.chance.held():
+        self.random_state = RandomState(seed)
+        with self.clock.part("build"), self.random_state.held():
             self.network = self._build()
         self.module = self.network.module.to(plan.device).to(memory_format=torch.channels_last)
         self.optimizer = build_optimizer(self.module, config.optim, thaws=config.freeze.thaw_epoch > 0)
         self.scaler = torch.amp.GradScaler(plan.device, enabled=plan.scaled)
-        self.course = Course(config.schedule, self.optimizer, config.optim.lr, config.train.epochs)
+        self.lr_schedule = LrSchedule(config.schedule, self.optimizer, config.optim.lr, config.train.epochs)
         if plan.micro_batch == 1 < plan.batch and self.norm_batch:
             raise TrialError("its batch norms need two at once", kind="memory")
         strata = material.task.strata(material.labels[training])
@@ -130,7 +130,7 @@ class Learner:
         """
         self.prepare()
         started = time.perf_counter()
-        with self.chance.held():
+        with self.random_state.held():
             if self.epoch == self.config.freeze.thaw_epoch > 0:
                 thaw(self.module)
             train_loss, lr = self._train_epoch()
@@ -138,7 +138,7 @@ class Learner:
         if len(self.validation) and not math.isfinite(evaluation.loss):
             raise self._diverged("validation loss", evaluation.loss)
         # A refit has nothing to validate on; there a plateau is one of the training loss.
-        self.course.epoch_ended(evaluation.loss if len(self.validation) else train_loss)
+        self.lr_schedule.epoch_ended(evaluation.loss if len(self.validation) else train_loss)
         self._remember(evaluation)
         row = Epoch(
             fold=self.fold,
@@ -165,7 +165,7 @@ class Learner:
             for start in range(0, len(rows), self.plan.evaluation_batch):
                 part = rows[start : start + self.plan.evaluation_batch]
                 targets = self.material.task.targets(self.material.labels[part])
-                output = feed.run(feed.judging(part))
+                output = feed.run(feed.evaluation(part))
                 loss += self.criterion(output, self.pictures.tensor(targets)).item() * len(part)
                 outputs.append(self.material.task.decode(output).cpu().numpy())
             decoded = np.concatenate(outputs)
@@ -198,8 +198,8 @@ class Learner:
             "module": {key: value for key, value in self.module.state_dict().items() if key not in still},
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "course": self.course.state(),
-            "chance": self.chance.state(),
+            "lr_schedule": self.lr_schedule.state(),
+            "random_state": self.random_state.state(),
             "best_epoch": self.best_epoch,
             "best_value": self._best_value,
             "best": None if self.best is None else asdict(self.best),
@@ -214,8 +214,8 @@ class Learner:
         assert not told.unexpected_keys and set(told.missing_keys) == self._still(), told
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.course.restore(state["course"])
-        self.chance.restore(state["chance"])
+        self.lr_schedule.restore(state["lr_schedule"])
+        self.random_state.restore(state["random_state"])
         self.best_epoch, self._best_value = state["best_epoch"], state["best_value"]
         self.best = None if state["best"] is None else Evaluation(**state["best"])
 
@@ -251,15 +251,15 @@ class Learner:
     def _train_epoch(self) -> tuple[float, float]:
         self.module.train()
         strata = self.material.task.strata(self.material.labels[self.training])
-        order = epoch_order(self.training, strata, self.config.imbalance, self.chance.rng)
-        steps = make_steps(list(portions(order, self.plan.batch)), self.pictures.views, self.chance.rng)
+        order = epoch_order(self.training, strata, self.config.imbalance, self.random_state.rng)
+        steps = make_steps(list(portions(order, self.plan.batch)), self.pictures.views, self.random_state.rng)
         feed: Feed = self._replay if self._replay is not None and self._replay.learns else self.pictures
         batches = feed.training(steps)
         total, lr = torch.zeros((), device=self.plan.device), 0.0
         for done, step in enumerate(steps):
             with self.clock.part("data"):
                 inputs, targets = next(batches)
-            lr = self.course.set(self.epoch + done / len(steps))
+            lr = self.lr_schedule.set(self.epoch + done / len(steps))
             total += self._step(feed, inputs, targets) * len(step.rows)
             if done % _LOOK == 0 or done == len(steps) - 1:  # a look at a loss waits for the GPU
                 self._refuse_divergence(total)

@@ -1,4 +1,4 @@
-"""The optimiser and the course of its learning rate."""
+"""The optimiser and the schedule of its learning rate."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def build_optimizer(module: nn.Module, optim: Optim, *, thaws: bool) -> torch.op
     return optimizer
 
 
-class Course:
+class LrSchedule:
     """Sets the learning rate before every step.
 
     Our own rather than torch's or timm's schedulers: one of those knows no warm-up before a plateau, the
@@ -88,13 +88,13 @@ class Course:
         if epochs_done < warmup:
             # The first step must move: at a rate of zero it would be an epoch's first batch lost.
             return max(epochs_done, 0.01) / warmup
-        course, since = self.settings, epochs_done - warmup
-        floor = min(course.min_lr / self.lr, 1.0)
-        if course.name == "cosine":
+        schedule, since = self.settings, epochs_done - warmup
+        floor = min(schedule.min_lr / self.lr, 1.0)
+        if schedule.name == "cosine":
             share = min(since / max(self.epochs - warmup, 1), 1.0)
             return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
-        if course.name == "step":
-            return float(course.factor ** (since // course.every))
-        if course.name == "plateau":
-            return max(float(course.factor**self.steps_down), floor)
+        if schedule.name == "step":
+            return float(schedule.factor ** (since // schedule.every))
+        if schedule.name == "plateau":
+            return max(float(schedule.factor**self.steps_down), floor)
         return 1.0

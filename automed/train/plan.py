@@ -15,7 +15,9 @@ import torch
 from automed.config import TrialConfig
 
 _EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
-_EVALUATION_PIXELS = 8 << 20  # of all pictures judged at once; judging may not need more memory than learning
+_EVALUATION_PIXELS = (
+    8 << 20
+)  # of all pictures judged at once; evaluation may not need more memory than learning
 _MOST_LOADERS = 8
 BATCHES_AHEAD = 2
 """Batches that a loader's process makes before they are asked for."""

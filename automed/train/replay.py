@@ -25,7 +25,7 @@ from automed.data.augment import strengths_of
 from automed.data.cache import NoRoomError, most_room
 from automed.errors import out_of_memory
 from automed.models.build import Network
-from automed.models.prefix import NoPrefixError, Prefix, find_prefix, stray
+from automed.models.prefix import NoPrefixError, Prefix, deviation, find_prefix
 from automed.sizes import size_text
 from automed.train.features import Features, NoFeaturesError
 from automed.train.feed import Material, Pictures, Step
@@ -35,8 +35,8 @@ _VERSION = 1  # raise it when the same settings give other values
 _LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "numpy", "pillow")
 _PORTION, _PIXELS = 128, 8 << 20  # pictures at once, and how many pixels they may have in all
 _TRIED = 8  # pictures on which the rest of the network is compared with the whole
-_STRAYS = {torch.float32: 1e-4}  # largest difference of two logits, as a share of the largest
-_STRAYS_HALF = 3e-2
+_BOUNDS = {torch.float32: 1e-4}  # largest difference of two logits, as a share of the largest
+_BOUND_HALF = 3e-2
 
 _PROVEN: set[tuple[Any, ...]] = set()
 
@@ -71,7 +71,7 @@ class Replay:
             views = np.zeros(len(step.rows), np.int64) if step.views is None else step.views + 1
             yield self._kept(self.place[step.rows], views), self.pictures.tensor(targets)
 
-    def judging(self, rows: np.ndarray) -> Tensor:
+    def evaluation(self, rows: np.ndarray) -> Tensor:
         """What the frozen stages give for pictures as they are."""
         return self._kept(self.place[rows], np.zeros(len(rows), np.int64))
 
@@ -106,7 +106,7 @@ def open_replay(
     if network.frozen == 0:
         return None, ""
     try:
-        # Where pictures are varied anew each time, or mixed, what is kept serves to judge only.
+        # Where pictures are varied anew each time, or mixed, what is kept serves to evaluate only.
         learns = not pictures.augmenter.mixes and (bool(pictures.views) or not pictures.augmenter.varies)
         views = pictures.views if learns else 0
         _refuse_early(config, material)
@@ -135,7 +135,7 @@ def _opened(
     waiting: Waiting,
 ) -> Replay:  # fmt: skip
     tried = np.resize(np.random.default_rng(0).permutation(material.searched), _TRIED)
-    seen = pictures.normalised(pictures.judging(tried))
+    seen = pictures.normalised(pictures.evaluation(tried))
     with pictures.plan.autocast():
         prefix = find_prefix(network, config.model.name, seen)
         with torch.inference_mode():
@@ -150,7 +150,7 @@ def _opened(
     place = np.full(len(material.labels), -1, np.int64)
     place[material.searched] = np.arange(len(material.searched))
     replay = Replay(pictures, prefix, features, made, place, learns)
-    kept = replay.judging(tried)
+    kept = replay.evaluation(tried)
     content = hash(kept.cpu().float().numpy().tobytes())
     proven = (features, config.model, config.freeze, config.dropout, content)
     if proven not in _PROVEN:  # by a fold or a trial before
@@ -179,7 +179,7 @@ def _made(
 
     def make(start: int, stop: int, view: int | None) -> Tensor:
         part = rows[start:stop]
-        shown = pictures.judging(part) if view is None else pictures.varied(part, view)
+        shown = pictures.evaluation(part) if view is None else pictures.varied(part, view)
         with torch.inference_mode(), pictures.plan.autocast():
             return prefix.produce(pictures.normalised(shown))
 
@@ -207,16 +207,16 @@ def _try(replay: Replay, rows: np.ndarray, seen: Tensor, kept: Tensor) -> None:
     Raises:
         NoPrefixError: they differ.
     """
-    bound, pictures = _STRAYS.get(replay.features.precision, _STRAYS_HALF), replay.pictures
+    bound, pictures = _BOUNDS.get(replay.features.precision, _BOUND_HALF), replay.pictures
     with pictures.plan.autocast():
-        strayed = stray(replay.prefix, seen, kept)
+        off = deviation(replay.prefix, seen, kept)
         if len(replay.views) > 1:
             with torch.inference_mode():
                 anew = replay.prefix.produce(pictures.normalised(pictures.varied(rows, 0))).float()
             then = replay._kept(replay.place[rows], np.ones(len(rows), np.int64)).float()
-            strayed = max(strayed, float((anew - then).abs().max() / anew.abs().max().clamp_min(1e-12)))
-    if not strayed <= bound:
-        raise NoPrefixError(f"the network gives something else with what was kept ({strayed:.1g})")
+            off = max(off, float((anew - then).abs().max() / anew.abs().max().clamp_min(1e-12)))
+    if not off <= bound:
+        raise NoPrefixError(f"the network gives something else with what was kept ({off:.1g})")
 
 
 def _told(replay: Replay, network: Network, thaw: int) -> str:
@@ -227,9 +227,9 @@ def _told(replay: Replay, network: Network, thaw: int) -> str:
     anew = "pictures are mixed" if replay.pictures.augmenter.mixes else (
         "pictures are varied anew each time (see train.views)"
     )  # fmt: skip
-    judging = "" if replay.learns else f", to judge only: {anew}"
+    judged = "" if replay.learns else f", to evaluate only: {anew}"
     until = f", until they thaw after epoch {thaw}" if thaw else ""
-    return f"kept: what {of} give, {size:,.0f} MB in {precision}{views}{judging}{until}"
+    return f"kept: what {of} give, {size:,.0f} MB in {precision}{views}{judged}{until}"
 
 
 def _depends(

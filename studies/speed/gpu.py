@@ -108,7 +108,7 @@ def stepping(one: Learner, steps: int, batch: tuple[Tensor, Tensor]) -> float:
     one.module.train()
     wait()
     began = time.perf_counter()
-    with one.chance.held():
+    with one.random_state.held():
         for _ in range(steps):
             one._step(one.pictures, *batch)
         wait()

@@ -39,7 +39,7 @@ from automed.data.prepare import crop_to_content
 from automed.models.build import Network, build_network
 from automed.models.freeze import thaw
 from automed.models.weights import weight_source
-from automed.train.chance import Chance
+from automed.train.random_state import RandomState
 
 Pictures = tuple[list[str], np.ndarray, np.ndarray]  # files, labels (n,), the fold of each (n,)
 
@@ -264,8 +264,10 @@ def objective(
     inside, epochs, labels = 0.0, config.train.epochs, pictures[1]
     classes = len(set(labels))
     for fold in range(int(pictures[2].max()) + 1):
-        chance = Chance((asked.seed, trial.number, fold))  # automed's, so that both draw the same weights
-        with chance.held():
+        random_state = RandomState(
+            (asked.seed, trial.number, fold)
+        )  # automed's, so that both draw the same weights
+        with random_state.held():
             network = build_network(
                 config.model, config.freeze, config.dropout, classes=classes, channels=3,
                 weights=weight_source(asked.weights),

@@ -14,7 +14,7 @@ from automed.models.build import Network, build_network
 from automed.models.catalogue import PLAIN, has_drop_path
 from automed.models.dropout import Place, place_dropout
 from automed.models.freeze import frozen_count, is_held, thaw
-from automed.models.prefix import NoPrefixError, find_prefix, stray
+from automed.models.prefix import NoPrefixError, deviation, find_prefix
 from automed.models.settings import Dropout, Freeze, Model
 from automed.models.weights import WeightSource
 
@@ -257,7 +257,7 @@ def test_the_rest_goes_on_from_what_the_frozen_stages_gave(name: str, depth: flo
     with torch.no_grad():
         kept = prefix.produce(batch)
     assert kept.shape == (6, *prefix.shape)
-    assert stray(prefix, batch, kept) <= 1e-6
-    assert stray(prefix, batch, kept.flip(0) + 0.1) > 1e-3
+    assert deviation(prefix, batch, kept) <= 1e-6
+    assert deviation(prefix, batch, kept.flip(0) + 0.1) > 1e-3
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
     assert logits(prefix.resume(kept)).requires_grad, "the head learns"

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from automed.models.anatomy import anatomy_of
 from automed.models.build import Network
 from automed.models.freeze import freeze_stages
-from automed.models.prefix import NoPrefixError, Prefix, find_prefix, stray
+from automed.models.prefix import NoPrefixError, Prefix, deviation, find_prefix
 
 IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -90,13 +90,13 @@ def network(kind: type[Toy], depth: float = 2 / 3) -> Network:
 def split(kind: type[Toy], depth: float = 2 / 3) -> tuple[Prefix, float]:
     prefix = find_prefix(network(kind, depth), "toy", IMAGES)
     with torch.no_grad():
-        return prefix, stray(prefix, IMAGES, prefix.produce(IMAGES))
+        return prefix, deviation(prefix, IMAGES, prefix.produce(IMAGES))
 
 
 @pytest.mark.parametrize(("depth", "shape", "whole"), [(0.3, (4, 8, 8), False), (1.0, (4,), True)])
 def test_frozen_stages_are_run_apart(depth: float, shape: tuple[int, ...], whole: bool) -> None:
-    prefix, strayed = split(Toy, depth)
-    assert (prefix.shape, prefix.whole, strayed) == (shape, whole, 0.0)
+    prefix, deviates = split(Toy, depth)
+    assert (prefix.shape, prefix.whole, deviates) == (shape, whole, 0.0)
 
 
 def test_the_rest_alone_is_called() -> None:
@@ -157,7 +157,7 @@ def test_mode_statistics_and_chance_stay_as_they_were() -> None:
     norm, state = made.module.get_submodule("three.1"), torch.get_rng_state()
     before = norm.running_mean.clone()
     prefix = find_prefix(made, "toy", IMAGES)
-    stray(prefix, IMAGES, prefix.produce(IMAGES))
+    deviation(prefix, IMAGES, prefix.produce(IMAGES))
     assert torch.equal(norm.running_mean, before) and not norm.training
     assert torch.equal(torch.get_rng_state(), state)
     assert not any("forward" in vars(module) for module in made.module.modules())

@@ -17,8 +17,8 @@ def profile(**spent: float) -> Profile:
     """Ten seconds; a tenth of the machine's rate in the six of forward and backward."""
     time = {**dict.fromkeys(PARTS, 0.0), "forward": 2.0, "backward": 4.0, **spent}
     return Profile(
-        seconds=10.0, time=time, epochs=2, learnt=300, judged=100, forward=2e10, backward=4e10, judging=1e10,
-        rate=1e11, peak_memory=2**30, plan=PLAN,
+        seconds=10.0, time=time, epochs=2, learnt=300, judged=100, forward=2e10, backward=4e10,
+        evaluation=1e10, rate=1e11, peak_memory=2**30, plan=PLAN,
     )  # fmt: skip
 
 

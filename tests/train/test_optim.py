@@ -4,16 +4,16 @@ from torch import nn
 
 from automed.config import Optim, Schedule
 from automed.models.catalogue import optimizer_names
-from automed.train.optim import Course, build_optimizer
+from automed.train.optim import LrSchedule, build_optimizer
 
 
 def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def course(epochs: int = 10, lr: float = 0.1, **settings: object) -> Course:
+def course(epochs: int = 10, lr: float = 0.1, **settings: object) -> LrSchedule:
     optimizer = torch.optim.SGD(network().parameters(), lr=lr)
-    return Course(Schedule(**settings), optimizer, lr, epochs)
+    return LrSchedule(Schedule(**settings), optimizer, lr, epochs)
 
 
 def test_constant_stays() -> None:
@@ -53,7 +53,7 @@ def test_layer_decay_scales_the_rate_of_early_layers() -> None:
 
     module = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=2, depth=2)
     optimizer = build_optimizer(module, Optim(lr=0.1, layer_decay=0.5), thaws=False)
-    Course(Schedule(), optimizer, 0.1, 10).set(0.0)
+    LrSchedule(Schedule(), optimizer, 0.1, 10).set(0.0)
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     first, second = module.blocks[0].mlp.fc1.weight, module.blocks[1].mlp.fc1.weight
     assert rate[id(module.head.weight)] == pytest.approx(0.1)

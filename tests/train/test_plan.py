@@ -46,7 +46,7 @@ def test_a_gpu_gets_as_many_loaders_as_shared_memory_and_threads_allow(gpu, monk
     assert planned().loaders == 3
 
 
-def test_judging_takes_more_at_once_but_not_more_pixels_than_fit(gpu) -> None:
+def test_evaluation_takes_more_at_once_but_not_more_pixels_than_fit(gpu) -> None:
     assert planned(size=96).evaluation_batch == 512
     assert planned(size=224).evaluation_batch == 167
     assert planned(size=1024).evaluation_batch == 32

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 
-class Chance:
+class RandomState:
     """Numpy's, torch's and CUDA's randomness, all from one seed.
 
     `rng` is drawn from directly; torch's global state is this one's inside of `held()` and as it was before
