@@ -86,18 +86,15 @@ def run_all(
     return Cost(cpu, wall, peak, whole)
 
 
-def gemm_rate(size: int = 2048, repeats: int = 7) -> float:
-    """FLOP a second of a large product of matrices in float32 on one thread: the best of some."""
+def machine_rate() -> float:
+    """FLOP a second of a large product of matrices in float32 on one thread of the processor."""
     import torch
 
+    from automed import measure
+    from automed.train.plan import Plan
+
     torch.set_num_threads(1)
-    one, other = torch.randn(size, size), torch.randn(size, size)
-    rates = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        one @ other
-        rates.append(2 * size**3 / (time.perf_counter() - began))
-    return max(rates)
+    return measure.machine_rate(Plan("cpu", "float32", batch=1, micro_batch=1, evaluation_batch=1, threads=1))
 
 
 def trial_flops(config: Mapping[str, Any], weights: Path, labels: int, training: int, judged: int) -> float:

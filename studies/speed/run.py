@@ -59,7 +59,7 @@ class Bench:
         self.warm = work / "warm"
         first = self._case(rows.ROWS[0], asked.seeds[0], "set")
         self.manifest = first.manifest
-        self.rate = measure.gemm_rate()
+        self.rate = measure.machine_rate()
 
     def decode(self) -> Iterator[dict[str, Any]]:
         """The prepared pictures from nothing, once a seed; the last ones are those of the other rows."""
