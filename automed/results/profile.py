@@ -22,7 +22,7 @@ _ADVICE = {
     "prefix": "frozen stages are run once for all trials: profile again to see one that finds it done",
     "step": "larger batches (train.batch) make fewer steps",
     "evaluation": "it ends every epoch: fewer epochs (train.epochs), or early stopping (train.patience)",
-    "checkpoint": "they take a tenth of the time at most: a quicker disk, or longer epochs",
+    "checkpoint": "a quicker disk, or longer epochs",
     "storage": "trials are very short: fewer and longer epochs ask the database less often",
     "idle": "no part accounts for it: mostly what a fold begins with, which weighs less in a whole trial",
 }

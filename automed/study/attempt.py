@@ -214,6 +214,10 @@ class Attempt:
 
     def _on_fold(self, event: dict[str, Any]) -> bool:
         self._keep_scores([*self._scores, event["score"]])
+        return self._judged_at_end()
+
+    def _judged_at_end(self) -> bool:
+        """Asked at the end of a fold; after the last one there is nothing left to stop."""
         assert self._shape is not None
         return len(self._scores) < self._shape[1] and self._judged()
 
@@ -222,7 +226,9 @@ class Attempt:
         for fold, epoch, score in event["curve"]:
             self._report(fold, epoch, score)
         self._keep_scores(event["fold_scores"])
-        return self._judged_at_rung(*event["curve"][-1][:2])
+        fold, epoch, _ = event["curve"][-1]
+        ended = len(self._scores) == fold + 1  # and nobody was asked about it for certain
+        return self._judged_at_end() if ended else self._judged_at_rung(fold, epoch)
 
     def _on_fault(self, kind: str, reason: str) -> bool:
         if kind == "environment":

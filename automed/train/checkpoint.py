@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-VERSION = 2
+VERSION = 3
 """Raise it when a state holds other things: what an older automed left is then trained anew."""
 
 CANNOT_WRITE = "the checkpoint cannot be written"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,8 +20,8 @@ from automed.train.learner import Learner
 from automed.train.memory import PeakMemory
 from automed.train.plan import Plan
 
-_PAUSE = 9  # times as long as a checkpoint took to write, none is written,
-_LONG = 0.5  # if it took more seconds than this
+_LONG = 0.2  # seconds that a checkpoint may take and still be written after every epoch
+_BETWEEN_DEATHS = 3600.0  # seconds that a process lives on average; what Young's interval asks for
 
 
 class Reporter(Protocol):
@@ -63,9 +64,10 @@ def cross_validate(
         reporter: is told of every epoch and fold.
         seed: study seed and trial number; each fold derives its own randomness from them.
         plan: how to compute it.
-        checkpoint: is written after every epoch, before the reporter hears of it, or, within a fold, more
-            seldom where that would take more than a tenth of the time; what stands in it already is not
-            trained again, and the curve is that of an unbroken trial, bit for bit on a CPU.
+        checkpoint: is written after every epoch, before the reporter hears of it, or, within a fold, as
+            seldom as pays where writing takes long (Young 1974, A first order approximation to the optimum
+            checkpoint interval); what stands in it already is not trained again, and the curve is that of an
+            unbroken trial, bit for bit on a CPU.
         clock: sums up where the time goes.
 
     Raises:
@@ -76,20 +78,20 @@ def cross_validate(
     run = _Run(checkpoint, state, clock or Clock())
     stop = False if state is None else reporter.resumed(run.curve, run.folds)
     for fold in range(len(run.folds), len(splits)):
+        if stop:
+            break
         training, validation = splits[fold]
         learner = Learner(
             config, material, training=training, validation=validation, fold=fold, seed=(*seed, fold),
             plan=plan, clock=run.clock, waiting=reporter.waiting,
         )  # fmt: skip
-        if state is not None:
+        if state is not None and state["learner"] is not None:
             learner.restore(state["learner"])
-            state = None
-        norm_batch = learner.norm_batch
+        state = None
+        run.norm_batch = learner.norm_batch
         with contextlib.closing(learner):
-            stop = _train_fold(learner, run, reporter, stop=stop)
+            stop = _train_fold(learner, run, reporter)
         del learner  # before the next one is built beside it
-        if stop:
-            break
     end = run.now()
     return TrialResult(
         curve=tuple(end.curve),
@@ -98,21 +100,23 @@ def cross_validate(
         metric=material.metric,
         seconds=end.seconds,
         peak_memory=end.peak,
-        plan={**plan.record(), "norm_batch": norm_batch, "features": "; then ".join(end.kept)},
+        plan={**plan.record(), "norm_batch": end.norm_batch, "features": "; then ".join(end.kept)},
         time=end.time,
     )
 
 
-def _train_fold(learner: Learner, run: _Run, reporter: Reporter, *, stop: bool) -> bool:
+def _train_fold(learner: Learner, run: _Run, reporter: Reporter) -> bool:
     """One fold, or as much of it as is wanted; True when the trial is to stop."""
+    stop = False
     while not (learner.finished or stop):
         run.curve.append(learner.advance())
         run.tell_kept(learner.kept)
-        run.save(learner, now=learner.finished)
+        if learner.finished:
+            run.folds.append(learner.result())
+        run.save(learner)
         with run.clock.part("storage"):
             stop = reporter.epoch(run.curve[-1])
     if learner.finished:
-        run.folds.append(learner.result())
         # The last fold's end is the trial's end: there is nothing left to stop.
         with run.clock.part("storage"):
             stop = reporter.fold(run.folds[-1]) or stop
@@ -130,6 +134,7 @@ class _Progress:
     curve: list[Epoch] = field(default_factory=list)
     folds: list[FoldResult] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    norm_batch: int | None = None
     seconds: float = 0.0
     peak: int = 0
     time: dict[str, float] = field(default_factory=dict)
@@ -145,7 +150,7 @@ class _Run:
         self.curve = [Epoch(**row) for row in state["curve"]] if state else []
         self.folds = [FoldResult(**one) for one in state["folds"]] if state else []
         kept = state or asdict(_Progress())
-        self._kept = list(kept["kept"])
+        self._kept, self.norm_batch = list(kept["kept"]), kept["norm_batch"]
         self._before = {name: kept[name] for name in ("seconds", "peak", "time")}
         self._due = 0.0
         self._checkpoint, self._started, self._memory = checkpoint, time.perf_counter(), PeakMemory()
@@ -154,7 +159,7 @@ class _Run:
         """All of it."""
         before = self._before
         return _Progress(
-            self.curve, self.folds, self._kept,
+            self.curve, self.folds, self._kept, self.norm_batch,
             seconds=before["seconds"] + time.perf_counter() - self._started,
             peak=max(before["peak"], self._memory.peak()),
             time={part: before["time"].get(part, 0.0) + self.clock.seconds.get(part, 0.0) for part in PARTS},
@@ -165,17 +170,18 @@ class _Run:
         if words and words not in self._kept:
             self._kept.append(words)
 
-    def save(self, learner: Learner, *, now: bool) -> None:
+    def save(self, learner: Learner) -> None:
         """Write it to the checkpoint, if there is to be one, and if the last one has paid.
 
-        Large networks on small sets would spend more time on it than a death could cost. With `now` it is
-        written in any case: of a finished fold nothing is done twice.
+        Large networks on small sets would spend more time on it than a death could cost. The end of a fold is
+        always written, without its learner, which nobody needs any more.
         """
         began = time.perf_counter()
-        if self._checkpoint is None or (began < self._due and not now):
+        if self._checkpoint is None or (began < self._due and not learner.finished):
             return
         with self.clock.part("checkpoint"):
-            self._checkpoint.save({**asdict(self.now()), "learner": learner.state()})
+            state = None if learner.finished else learner.state()
+            self._checkpoint.save({**asdict(self.now()), "learner": state})
         took = time.perf_counter() - began
         if took > _LONG:
-            self._due = began + took + _PAUSE * took
+            self._due = began + took + math.sqrt(2 * took * _BETWEEN_DEATHS)

@@ -32,7 +32,7 @@ STATE = {
 
 @pytest.fixture(autouse=True)
 def after_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crossval, "_PAUSE", 0)
+    monkeypatch.setattr(crossval, "_BETWEEN_DEATHS", 0.0)
 
 
 class Killed(Exception):
@@ -203,11 +203,11 @@ def test_a_checkpoint_is_tensors_and_text_that_anyone_can_read(material: Materia
 def test_what_takes_long_to_write_is_written_more_seldom(
     material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crossval, "_PAUSE", 10**9)
+    monkeypatch.setattr(crossval, "_BETWEEN_DEATHS", 1e18)
     monkeypatch.setattr(crossval, "_LONG", 0)
     whole = trained(material, config(), tmp_path / "other", Fate())
-    # The first epoch of all is kept, and the last one of each fold.
-    for end, kept in ((2, (1, 0)), (4, (3, 0)), (6, (3, 0))):
+    # The first epoch of all is kept, and the end of each fold.
+    for end, kept in ((2, (1, 0)), (4, (3, 1)), (6, (3, 1)), (8, (6, 2)), (12, (9, 3))):
         folder = tmp_path / str(end)
         with pytest.raises(Killed):
             trained(material, config(), folder, Fate(end))
