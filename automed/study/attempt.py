@@ -22,10 +22,8 @@ from __future__ import annotations
 
 import shutil
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -42,17 +40,15 @@ from automed.study.limits import Limits
 from automed.study.process import ending
 from automed.study.record import End, Result
 from automed.study.sampler import make_sampler, suggester
-from automed.study.trainer import Lost, Quit, Trainer
+from automed.study.trainer import Quit, Trainer
+from automed.study.trial_writer import TrialWriter
 from automed.study.twin import take_over, taken_result
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.trial import FrozenTrial
 
     from automed.study.open import OpenStudy
-
-T = TypeVar("T")
-
-_NOTE_EVERY = 2.0  # seconds between two notes on what a trial waits for, and before the first one
 
 
 class Attempt:
@@ -75,19 +71,15 @@ class Attempt:
         from automed.study.pruner import KFoldPruner  # and Optuna with it
 
         assert claim.trial is not None
-        self._trial, self._number, self._there = claim.trial, claim.number, claim.there
+        self._number, self._there = claim.number, claim.there
         self._opened, self._ledger, self._trainer, self._limits = opened, ledger, trainer, limits
         self._folder = opened.folder / "trials" / record.folder_name(claim.number)
         pruner = opened.study.pruner
         self._at_rung = pruner.at_rung if isinstance(pruner, KFoldPruner) else _never
-        self._reported: set[int] = set()
-        self._shape: tuple[int, int] | None = None
-        self._scores: list[float] = []
+        self._writer = TrialWriter(claim.trial, ledger)
         self.begun = False
         self._micro_batch: int | None = None
         self._batch = 0
-        self._noted: float | None = None
-        self._waiting = ""
 
     def run(self) -> None:
         """Carry it to its end.
@@ -117,6 +109,10 @@ class Attempt:
             self._ledger.give_back(self._trial, "handed back")
             raise AutomedError(f"{error.filename or self._folder}: {error.strerror or error}") from error
 
+    @property
+    def _trial(self) -> optuna.Trial:
+        return self._writer.trial
+
     def _draw(self) -> TrialConfig:
         import optuna
 
@@ -127,11 +123,11 @@ class Attempt:
         def draw() -> dict[str, Scalar]:
             # Set after `ask`, which says the number. A repeated draw begins with what the database has of it.
             opened.study.sampler = make_sampler(study.sampler, study.seed, self._number)
-            self._trial = optuna.Trial(opened.study, trial_id)
+            self._writer.trial = optuna.Trial(opened.study, trial_id)
             return sample(opened.experiment.space, suggester(self._trial))
 
-        config = from_flat(self._ask(draw))
-        self._write(record.CONFIG, to_flat(config))
+        config = from_flat(self._writer.ask(draw))
+        self._writer.write(record.CONFIG, to_flat(config))
         self._micro_batch = self._trial.user_attrs.get(record.MICRO_BATCH)
         self._batch = config.train.batch
         return config
@@ -139,13 +135,13 @@ class Attempt:
     def _tell_as(self, twin: FrozenTrial, number: int) -> None:
         """Record what the twin came to, and tell it in the same state; the pruner is not asked."""
         self.begun = True
-        self._write(record.SAME_AS, number)
+        self._writer.write(record.SAME_AS, number)
         epochs, folds = twin.user_attrs[record.SHAPE]
-        self._measure({"epochs": epochs, "folds": folds})
-        self._keep_scores(twin.user_attrs.get(record.FOLD_SCORES, []))
+        self._writer.measure({"epochs": epochs, "folds": folds})
+        self._writer.keep_scores(twin.user_attrs.get(record.FOLD_SCORES, []))
         for step, score in sorted(twin.intermediate_values.items()):
             fold, epoch = divmod(step, epochs)
-            self._report(fold, epoch, score)
+            self._writer.report(fold, epoch, score)
         result = taken_result(twin, number)
         if twin.state.name == "PRUNED":
             self._prune(result)
@@ -167,7 +163,7 @@ class Attempt:
         if what == "begun":  # a sign of life
             return True
         if what == "waiting":
-            self._note_waiting(event)
+            self._writer.waits(event)
             return True
         if what == "done":
             return self._finish(event)
@@ -189,45 +185,31 @@ class Attempt:
     def _begin(self) -> None:
         if not self.begun:
             self.begun = True
-            self._write(record.BEGUN, True)
-
-    def _note_waiting(self, event: dict[str, Any]) -> None:
-        """Let people see what is made before the next epoch, unless it is made in no time."""
-        now = time.monotonic()
-        if self._noted is None:
-            self._noted = now
-        elif now - self._noted >= _NOTE_EVERY:
-            self._noted = now
-            self._say_waiting(f"{event['what']}, {event['done']:,} of {event['total']:,}")
-
-    def _say_waiting(self, words: str) -> None:
-        if words != self._waiting:
-            self._waiting = words
-            self._write(record.WAITING, words)
+            self._writer.write(record.BEGUN, True)
 
     def _on_epoch(self, event: dict[str, Any]) -> bool:
-        self._measure(event)
-        self._noted = None
-        self._say_waiting("")
-        self._report(event["fold"], event["epoch"], event["score"])
+        self._writer.measure(event)
+        self._writer.waits_no_more()
+        self._writer.report(event["fold"], event["epoch"], event["score"])
         return self._judged_at_rung(event["fold"], event["epoch"])
 
     def _on_fold(self, event: dict[str, Any]) -> bool:
-        self._keep_scores([*self._scores, event["score"]])
+        self._writer.keep_scores([*self._writer.scores, event["score"]])
         return self._judged_at_end()
 
     def _judged_at_end(self) -> bool:
         """Asked at the end of a fold; after the last one there is nothing left to stop."""
-        assert self._shape is not None
-        return len(self._scores) < self._shape[1] and self._judged()
+        writer = self._writer
+        assert writer.shape is not None
+        return len(writer.scores) < writer.shape[1] and writer.should_prune()
 
     def _on_resumed(self, event: dict[str, Any]) -> bool:
-        self._measure(event)
+        self._writer.measure(event)
         for fold, epoch, score in event["curve"]:
-            self._report(fold, epoch, score)
-        self._keep_scores(event["fold_scores"])
+            self._writer.report(fold, epoch, score)
+        self._writer.keep_scores(event["fold_scores"])
         fold, epoch, _ = event["curve"][-1]
-        ended = len(self._scores) == fold + 1  # and nobody was asked about it for certain
+        ended = len(self._writer.scores) == fold + 1  # and nobody was asked about it for certain
         return self._judged_at_end() if ended else self._judged_at_rung(fold, epoch)
 
     def _on_fault(self, kind: str, reason: str) -> bool:
@@ -259,7 +241,7 @@ class Attempt:
             self._prune(Result(fault="memory", reason=reason))
             return False
         self._micro_batch = max(1, (self._micro_batch or self._batch) // 2)
-        self._write(record.MICRO_BATCH, self._micro_batch)
+        self._writer.write(record.MICRO_BATCH, self._micro_batch)
         self._request()
         return True
 
@@ -287,49 +269,15 @@ class Attempt:
         shutil.rmtree(self._folder / CHECKPOINT, ignore_errors=True)
 
     def _why(self) -> str:
-        if not self._scores or self._shape is None:
+        writer = self._writer
+        if not writer.scores or writer.shape is None:
             return "among the worst third at this point of the first fold"
-        return f"behind the best trial after {len(self._scores)} of {self._shape[1]} folds"
-
-    def _measure(self, event: dict[str, Any]) -> None:
-        if self._shape is None:
-            self._shape = event["epochs"], event["folds"]
-            self._write(record.SHAPE, list(self._shape))
-
-    def _keep_scores(self, scores: list[float]) -> None:
-        if scores != self._scores:
-            self._scores = scores
-            self._write(record.FOLD_SCORES, scores)
+        return f"behind the best trial after {len(writer.scores)} of {writer.shape[1]} folds"
 
     def _judged_at_rung(self, fold: int, epoch: int) -> bool:
-        assert self._shape is not None
-        return self._at_rung(fold, epoch, self._shape[0]) and self._judged()
-
-    def _judged(self) -> bool:
-        return self._ask(lambda: bool(self._trial.should_prune()))
-
-    def _report(self, fold: int, epoch: int, score: float | None) -> None:
-        assert self._shape is not None
-        step = fold * self._shape[0] + epoch
-        if step not in self._reported:
-            self._ask(lambda: self._trial.report(float("nan") if score is None else score, step))
-            self._reported.add(step)
-
-    def _write(self, key: str, value: Any) -> None:
-        self._ask(lambda: self._trial.set_user_attr(key, value))
-
-    def _ask(self, act: Callable[[], T]) -> T:
-        """The database's answer, waited for.
-
-        Raises:
-            Lost: the trial was taken away.
-        """
-        import optuna
-
-        try:
-            return self._ledger.patience(act)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            raise Lost from None
+        shape = self._writer.shape
+        assert shape is not None
+        return self._at_rung(fold, epoch, shape[0]) and self._writer.should_prune()
 
 
 def _never(fold: int, epoch: int, epochs: int) -> bool:  # noqa: ARG001

@@ -81,7 +81,7 @@ class Learner:
         self.clock = clock or Clock()
         self.random_state = RandomState(seed)
         with self.clock.part("build"), self.random_state.held():
-            self.network = self._build()
+            self.network = _built(config, material)
         self.module = self.network.module.to(plan.device).to(memory_format=torch.channels_last)
         self.optimizer = build_optimizer(self.module, config.optim, thaws=config.freeze.thaw_epoch > 0)
         self.scaler = torch.amp.GradScaler(plan.device, enabled=plan.scaled)
@@ -136,7 +136,7 @@ class Learner:
             train_loss, lr = self._train_epoch()
         evaluation = self.evaluate(self.validation, (self.material.metric,))
         if len(self.validation) and not math.isfinite(evaluation.loss):
-            raise self._diverged("validation loss", evaluation.loss)
+            raise _diverged("validation loss", evaluation.loss, fold=self.fold, epoch=self.epoch)
         # A refit has nothing to validate on; there a plateau is one of the training loss.
         self.lr_schedule.epoch_ended(evaluation.loss if len(self.validation) else train_loss)
         self._remember(evaluation)
@@ -228,17 +228,6 @@ class Learner:
     def _still(self) -> set[str]:
         return {name for name, weight in self.module.named_parameters() if not weight.requires_grad}
 
-    def _build(self) -> Network:
-        config = self.config
-        return build_network(
-            config.model,
-            config.freeze,
-            config.dropout,
-            classes=self.material.task.outputs,
-            channels=config.preprocess.channels,
-            weights=self.material.weights,
-        )
-
     @property
     def _replay(self) -> Replay | None:
         """What is kept, while the frozen stages are what they were."""
@@ -292,11 +281,7 @@ class Learner:
     def _refuse_divergence(self, total: Tensor) -> None:
         loss = total.item()
         if not math.isfinite(loss):
-            raise self._diverged("training loss", loss)
-
-    def _diverged(self, what: str, value: float) -> TrialError:
-        where = f"in fold {self.fold + 1}, epoch {self.epoch + 1}"
-        return TrialError(f"diverged: the {what} became {value} {where}", kind="diverged")
+            raise _diverged("training loss", loss, fold=self.fold, epoch=self.epoch)
 
     def _remember(self, evaluation: Evaluation) -> None:
         train = self.config.train
@@ -306,3 +291,15 @@ class Learner:
         value = -evaluation.loss if train.monitor == "loss" else evaluation.scores[self.material.metric]
         if self.best is None or value > self._best_value:
             self.best_epoch, self.best, self._best_value = self.epoch, evaluation, value
+
+
+def _built(config: TrialConfig, material: Material) -> Network:
+    return build_network(
+        config.model, config.freeze, config.dropout, classes=material.task.outputs,
+        channels=config.preprocess.channels, weights=material.weights,
+    )  # fmt: skip
+
+
+def _diverged(what: str, value: float, *, fold: int, epoch: int) -> TrialError:
+    where = f"in fold {fold + 1}, epoch {epoch + 1}"
+    return TrialError(f"diverged: the {what} became {value} {where}", kind="diverged")

@@ -11,11 +11,11 @@ from optuna.trial import TrialState
 
 from automed.config import TrialConfig
 from automed.errors import AutomedError
-from automed.study import attempt, record, work
-from automed.study.attempt import Attempt
+from automed.study import record, trial_writer, work
 from automed.study.ledger import halted
 from automed.study.limits import Limits
 from automed.study.process import Note
+from automed.study.trial_writer import TrialWriter
 
 ONE_MODEL = {"[alexnet_mini, vgg11, resnet18]": "resnet18", "{model.name: resnet18, ": "{"}
 NO_PRUNER = {"seed: 7}": "seed: 7, pruner: none}"}
@@ -56,17 +56,17 @@ def test_the_same_seed_gives_the_same_search_even_in_two_sittings(desk, tmp_path
 
 
 def test_what_a_trial_waits_for_is_seen_until_its_next_epoch(desk, write_space, monkeypatch) -> None:
-    monkeypatch.setattr(attempt, "_NOTE_EVERY", 0.0)
+    monkeypatch.setattr(trial_writer, "_NOTE_EVERY", 0.0)
     seat = desk(write_space(**ONE_MODEL), {"resnet18": "waits"})
     seen: list[str] = []
-    write = Attempt._say_waiting
+    write = TrialWriter._say
 
-    def look(self: Attempt, words: str) -> None:
+    def look(self: TrialWriter, words: str) -> None:
         write(self, words)
         (one,) = record.records(seat.opened.study)
         seen.append(one.waiting)
 
-    monkeypatch.setattr(Attempt, "_say_waiting", look)
+    monkeypatch.setattr(TrialWriter, "_say", look)
     (one,) = seat.work(1)
     assert seen[:4] == [*(f"frozen stages, {count} of 2,870" for count in ("1,024", "1,536", "2,048")), ""]
     assert (one.state, one.waiting) == ("complete", "")
