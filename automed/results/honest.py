@@ -21,15 +21,16 @@ delete-d jackknife (Shao & Wu 1989), which is taken out. `interval.score_interva
 
 **Pruned trials** take no part: the search chooses among complete ones. With the folds that they finished they
 would be candidates with a noisier score, and the noisiest are picked most often; in the simulations
-(`studies/honest`) that made the estimate two points too low, and without them it was half a point too high,
-for those that were let go on had been lucky in their first folds. Trials with the configuration of another
+(`studies/honest`) that made the estimate 1.4 points too low, and without them it was 0.5 too high, for those
+that were let go on had been lucky in their first folds. Trials with the configuration of another
 (`same_as`) count once.
 
 **Odds.** Whether the winner is truly better than another trial is asked of differences on the same drawn
 groups. The winner's lead is flattered by the choice, so it is shrunk as in empirical Bayes (Efron & Morris
 1975): true scores are taken to scatter normally with the variance that is left of the trials' scores when
 the noise, the variance of a trial's score over resamplings, is taken out. The probability given is that of a
-positive true difference then; in the simulations it is about as often right as it says.
+positive true difference then. In the simulations it said 0.85 against the first trial and was right 0.85 of
+the time; against the second best, the luckiest but one, it said 0.61 and was right 0.54 of the time.
 """
 
 from __future__ import annotations

@@ -93,7 +93,8 @@ def test_names_are_text_and_never_markup(capsys: pytest.CaptureFixture[str]) -> 
 
 HONEST = Honest(
     metric="macro_f1", naive=0.9123, corrected=Interval(0.8876, 0.8412, 0.9234), trials=42, pruned=17,
-    missing=0,    held_out=[HeldOut(name="held out (Testing)", pictures=90, groups=30, score=Interval(0.81, 0.7, 0.88))],
+    missing=0,
+    held_out=[HeldOut(name="held out (Testing)", pictures=90, groups=30, score=Interval(0.81, 0.7, 0.88))],
     first=Odds(0, 0.97), second=Odds(12, 0.61), groups=120, pictures=360, replicates=1000, seed=0,
 )  # fmt: skip
 
