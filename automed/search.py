@@ -114,11 +114,6 @@ def _run(opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console:
         )
     verdict = _judge(opened, winner, console)
     print_verdict(verdict, console)
-    shown = outcome.snapshot
-    console.print(
-        f"Chosen as the best of {shown.complete} complete trials ({shown.pruned} were pruned) on these "
-        "folds, so the cross-validated score is somewhat too good.", soft_wrap=True,
-    )  # fmt: skip
     console.print(
         f"All of it stands in {opened.folder}; see it with: automed dashboard {opened.name}", soft_wrap=True
     )

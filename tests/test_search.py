@@ -90,7 +90,10 @@ def done(found: list[str]) -> int:
 
 def test_it_ends_with_a_winner_and_all_that_a_reviewer_asks_for(finished: Path) -> None:
     said = (finished / "said.txt").read_text()
-    for words in ("Winner", "macro_f1 in each fold", "cross-validated", "held out (Testing)", "recall"):
+    for words in (
+        "Winner", "macro_f1 in each fold", "cross-validated", "held out (Testing)", "recall",
+        "corrected for the choice", "95 % interval",
+    ):  # fmt: skip
         assert words in said
     folder = finished / "studies" / "small"
     assert done(states(finished)) == 3
@@ -105,6 +108,12 @@ def test_it_ends_with_a_winner_and_all_that_a_reviewer_asks_for(finished: Path) 
         json.loads((folder / "trials" / f"{verdict['trial']:05d}" / "result.json").read_text())["fold_scores"]
     )
     assert searched["scores"]["macro_f1"] == pytest.approx(np.mean(verdict["fold_scores"]))
+    honest = verdict["honest"]
+    assert honest["naive"] == pytest.approx(searched["scores"]["macro_f1"])
+    assert honest["corrected"]["low"] <= honest["corrected"]["value"] <= honest["naive"] + 1e-9
+    assert honest["trials"] == states(finished).count("COMPLETE")
+    assert honest["pictures"] == searched["images"]
+    assert honest["held_out"][0]["score"]["value"] == pytest.approx(held_out["scores"]["macro_f1"])
 
 
 def test_pictures_are_prepared_before_the_first_trial(finished: Path) -> None:
@@ -169,6 +178,8 @@ def test_running_it_again_does_nothing_and_a_larger_total_goes_on(
     search(shell(copied), images, "--trials", "4")
     assert done(states(copied)) == 4
     assert before.items() <= curves(copied).items()
+    verdict = json.loads((copied / "studies" / "small" / "winner" / "verdict.json").read_text())
+    assert verdict["honest"]["trials"] == states(copied).count("COMPLETE")
 
 
 def test_a_changed_space_is_refused_with_its_difference_and_may_be_forked(
@@ -222,6 +233,22 @@ def test_a_damaged_verdict_is_made_again(copied: Path, images: Path, shell: Make
     assert json.loads(file.read_text())["cross_validated"] == before["cross_validated"]
 
 
+def test_a_verdict_of_an_older_version_is_read_and_then_corrected_without_a_refit(
+    copied: Path, images: Path, shell: MakeShell
+) -> None:
+    folder = copied / "studies" / "small" / "winner"
+    before = json.loads((folder / "verdict.json").read_text())
+    old = {key: value for key, value in before.items() if key != "honest"}
+    (folder / "verdict.json").write_text(json.dumps(old))
+    made = (folder / "model.safetensors").stat().st_mtime_ns
+    said = shell(copied).run("status", "small")
+    assert "Winner" in said
+    assert "95 % interval" not in said
+    search(shell(copied), images)
+    assert json.loads((folder / "verdict.json").read_text()) == before
+    assert (folder / "model.safetensors").stat().st_mtime_ns == made
+
+
 def test_a_weight_file_that_went_away_is_told_and_costs_no_trial(
     tmp_path: Path, images: Path, shell: MakeShell, weights: Path
 ) -> None:
@@ -244,6 +271,8 @@ def test_status_tells_the_winner_without_torch(finished: Path, shell: MakeShell)
     assert "Winner" in said
     markdown = shell(finished).run("status", "small", "--markdown")
     assert markdown.startswith("# small")
+    assert "corrected for the choice" in said
+    assert "corrected for the choice" in markdown
     assert markdown.count("| small_cnn 32 |") == 3
     code = (
         "import sys; sys.argv = ['automed', 'status', 'small']\n"

@@ -13,9 +13,13 @@ import msgspec
 import numpy as np
 from filelock import FileLock
 
+from automed.data.folds import read_folds
 from automed.data.manifest import Manifest
 from automed.errors import AutomedError
-from automed.results.verdict import Verdict, score_held_out, score_out_of_fold
+from automed.results.honest import Honest, judge_choice, judge_held_out
+from automed.results.predictions import load_predictions
+from automed.results.verdict import Verdict, held_out_parts, score_held_out, score_out_of_fold
+from automed.study import record
 from automed.study.machine import environment, visible_gpus
 from automed.study.open import OpenStudy
 from automed.study.process import Child, Note, ending
@@ -43,14 +47,51 @@ def judge(
 ) -> Verdict:  # fmt: skip
     """Score the winner out of fold, refit it on all searched images, and score that where none was searched.
 
-    A refit that was made before for the same winner is not made again.
+    A refit that was made before for the same winner is not made again; its score is corrected anew when
+    there were more trials to choose from.
 
     Raises:
         AutomedError: the refit could not be trained.
     """
     with FileLock(opened.folder / "winner.lock"):
-        old = standing_verdict(opened.folder, winner)
-        return old or _judge(opened, winner, on_epoch, child)
+        verdict = standing_verdict(opened.folder, winner) or _judge(opened, winner, on_epoch, child)
+        honest = _judge_choice(opened, winner)
+        if honest not in (None, verdict.honest):
+            verdict = msgspec.structs.replace(verdict, honest=honest)
+            verdict.write(opened.folder / "winner" / "verdict.json")
+        return verdict
+
+
+def _judge_choice(opened: OpenStudy, winner: TrialRecord) -> Honest | None:
+    """The winner's score, corrected for having been chosen, from what lies in the study's folder.
+
+    None where its predictions are gone.
+    """
+    folder, study = opened.folder, opened.experiment.study
+    manifest = Manifest.read(folder / "data.json")
+    trials = record.records(opened.study)
+    metric, seed = study.metric, study.seed
+    found = load_predictions(
+        folder, manifest, read_folds(folder / "folds.csv", manifest),
+        [one for one in trials if one.state == "complete"], probabilities=metric == "auroc",
+    )  # fmt: skip
+    if winner.number not in found.trials:
+        return None
+    held_out = []
+    if len(manifest.test):
+        with np.load(folder / "winner" / "test.npz", allow_pickle=False) as kept:
+            index, probability = kept["index"], kept["probability"]
+        held_out = [
+            judge_held_out(
+                name, manifest.labels[index[some]], manifest.groups[index[some]], probability[some],
+                metric=metric, seed=seed,
+            )
+            for name, some in held_out_parts(manifest, index)
+        ]  # fmt: skip
+    return judge_choice(
+        found, metric, winner.number, held_out=held_out, seed=seed,
+        pruned=sum(one.state == "pruned" and one.same_as is None for one in trials),
+    )  # fmt: skip
 
 
 def _judge(opened: OpenStudy, winner: TrialRecord, on_epoch: OnEpoch | None, child: Sequence[str]) -> Verdict:

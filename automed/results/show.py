@@ -12,6 +12,8 @@ from rich.text import Text
 
 from automed.config import TrialConfig
 from automed.result import METRICS
+from automed.results.honest import Honest, Odds
+from automed.results.interval import Interval
 from automed.results.verdict import Scored, Verdict
 from automed.screen import span
 from automed.settings import Scalar, inspect_settings
@@ -98,6 +100,43 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     console.print(_scores_table([verdict.cross_validated, *verdict.held_out], verdict.metric))
     for scored in (verdict.cross_validated, *verdict.held_out[:1]):
         console.print(_confusion_table(scored, verdict.classes))
+    for line in honest_lines(verdict.honest) if verdict.honest is not None else ():
+        console.print(Text(line), soft_wrap=True)
+
+
+def honest_lines(honest: Honest) -> list[str]:
+    """What the winner really scores, in sentences."""
+    pruned = f" ({honest.pruned} were pruned)" if honest.pruned else ""
+    chosen = f"the best {honest.metric} of {honest.trials:,} complete trials{pruned}"
+    lines = [
+        f"{honest.naive:.4f} is {chosen}, and so too good: corrected for the choice "
+        f"{_within(honest.corrected)}, over {honest.groups:,} groups (BBC-CV, {honest.replicates:,} "
+        "resamplings)."
+    ]  # fmt: skip
+    if honest.trials == 1:
+        lines = [f"{honest.metric} without a choice, of one trial: {_within(honest.corrected)}, "
+                 f"over {honest.groups:,} groups."]  # fmt: skip
+    if honest.missing:
+        lines.append(
+            f"{honest.missing:,} more complete trials have no predictions on this machine: the choice among "
+            "them is not corrected for."
+        )
+    lines += [
+        f"{one.name}: {honest.metric} {_within(one.score)}, {one.groups:,} groups."
+        for one in honest.held_out if one.score is not None
+    ]  # fmt: skip
+    odds = [_odds("the first configuration tried", honest.first), _odds("the second best", honest.second)]
+    if any(odds):
+        lines.append(f"The winner is truly better than {' and '.join(filter(None, odds))}.")
+    return lines
+
+
+def _within(score: Interval) -> str:
+    return f"{score.value:.4f} (95 % interval {score.low:.4f} to {score.high:.4f})"
+
+
+def _odds(who: str, odds: Odds | None) -> str:
+    return "" if odds is None else f"{who} (trial {odds.trial}) with a probability of {odds.probability:.2f}"
 
 
 def value_text(scored: Scored, metric: str) -> str:

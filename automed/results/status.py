@@ -13,7 +13,7 @@ from rich.text import Text
 from automed.errors import StudyError, nearest
 from automed.result import METRICS
 from automed.results.judge import standing_verdict
-from automed.results.show import print_verdict, told, untrainable, value_text
+from automed.results.show import honest_lines, print_verdict, told, untrainable, value_text
 from automed.results.verdict import Scored, Verdict
 from automed.screen import make_console, span
 from automed.study import record
@@ -121,6 +121,7 @@ def _verdict_lines(verdict: Verdict) -> list[str]:
     lines = [
         "## Winner", "", f"Trial {verdict.trial}, chosen by {verdict.metric}; in each fold: {folds}.", "",
         *_grid(("", *METRICS, "images"), scores), "",
+        *([" ".join(honest_lines(verdict.honest)), ""] if verdict.honest is not None else []),
         *_grid(("setting", "value"), [list(pair) for pair in told(verdict.config)]), "",
     ]  # fmt: skip
     for scored in rows[:2]:

@@ -7,7 +7,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from automed.data.cache import replacing
 from automed.data.manifest import Manifest
+from automed.results.honest import Honest
 from automed.settings import Scalar
 from automed.tasks.metrics import confusion, score_classes
 
@@ -28,7 +30,10 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a search came to. `epochs` is how long the refitted model was trained."""
+    """What a search came to. `epochs` is how long the refitted model was trained.
+
+    `honest` is the winner's score, corrected for the choice; verdicts of older versions have none.
+    """
 
     study: str
     trial: int
@@ -39,10 +44,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     cross_validated: Scored
     held_out: list[Scored]
     epochs: int
+    honest: Honest | None = None
 
     def write(self, file: Path) -> None:
-        """Write as JSON."""
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(self)))
+        """Write as JSON, whole or not at all."""
+        with replacing(file) as stream:
+            stream.write(msgspec.json.format(msgspec.json.encode(self)))
 
     @classmethod
     def read(cls, file: Path) -> Verdict:
@@ -68,20 +75,25 @@ def score_out_of_fold(manifest: Manifest, trial: Path) -> Scored:
 
 
 def score_held_out(manifest: Manifest, index: np.ndarray, probability: np.ndarray) -> list[Scored]:
-    """Scores on the held-out images `index` (m,), and again on those that are new to the search.
+    """Scores on the held-out images `index` (m,), and again on those that are new to the search."""
+    labels = manifest.labels[index]
+    return [_at_once(name, labels[some], probability[some]) for name, some in held_out_parts(manifest, index)]
+
+
+def held_out_parts(manifest: Manifest, index: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """What held-out images are scored together, by name: all (m,), and those that are new to the search.
 
     A picture that also stands in the search data, or one of the same patient, says nothing about unseen
     patients.
     """
-    labels = manifest.labels[index]
     name = f"held out ({manifest.test_split})"
     new = ~np.isin(index, manifest.straddling)
     if not new.any():
         name += ", all of it seen by the search"
-    scored = [_at_once(name, labels, probability)]
+    parts = [(name, np.ones(len(index), bool))]
     if new.any() and not new.all():
-        scored.append(_at_once(f"{name}, less what the search had seen", labels[new], probability[new]))
-    return scored
+        parts.append((f"{name}, less what the search had seen", new))
+    return parts
 
 
 def _at_once(name: str, labels: np.ndarray, probability: np.ndarray) -> Scored:

@@ -1,12 +1,15 @@
 import dataclasses
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from automed.config import from_flat, to_flat
 from automed.result import METRICS
-from automed.results.show import live_view, print_verdict, told
+from automed.results.honest import HeldOut, Honest, Odds
+from automed.results.interval import Interval
+from automed.results.show import honest_lines, live_view, print_verdict, told
 from automed.results.verdict import Scored, Verdict
 from automed.screen import make_console, span
 from automed.study.launch import Snapshot
@@ -86,6 +89,38 @@ def test_names_are_text_and_never_markup(capsys: pytest.CaptureFixture[str]) -> 
     said = capsys.readouterr().out
     for name in ("[/x]", ":smile:", "held out ([red])"):
         assert name in said
+
+
+HONEST = Honest(
+    metric="macro_f1", naive=0.9123, corrected=Interval(0.8876, 0.8412, 0.9234), trials=42, pruned=17,
+    missing=0,
+    held_out=[HeldOut(name="held out (Testing)", pictures=90, groups=30, score=Interval(0.81, 0.7, 0.88))],
+    first=Odds(0, 0.97), second=Odds(12, 0.61), groups=120, pictures=360, replicates=1000, seed=0,
+)  # fmt: skip
+
+
+def test_the_luck_of_the_choice_is_told_in_figures() -> None:
+    said = " ".join(honest_lines(HONEST))
+    for words in (
+        "0.9123", "42 complete trials (17 were pruned)", "120 groups",
+        "0.8876 (95 % interval 0.8412 to 0.9234)",
+        "held out (Testing): macro_f1 0.8100 (95 % interval 0.7000 to 0.8800), 30 groups",
+        "the first configuration tried (trial 0) with a probability of 0.97",
+        "the second best (trial 12) with a probability of 0.61",
+    ):  # fmt: skip
+        assert words in said
+    assert "on this machine" not in said
+
+
+def test_one_trial_is_not_called_too_good() -> None:
+    alone = msgspec.structs.replace(HONEST, trials=1, pruned=0, first=None, second=None, held_out=[])
+    (line,) = honest_lines(alone)
+    assert "too good" not in line
+    assert "0.8876" in line
+
+
+def test_trials_whose_predictions_are_elsewhere_are_told() -> None:
+    assert "3 more complete trials" in " ".join(honest_lines(msgspec.structs.replace(HONEST, missing=3)))
 
 
 def test_only_what_was_set_is_told() -> None:

@@ -1,9 +1,12 @@
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from automed.data.manifest import Item, Manifest
+from automed.results.honest import HeldOut, Honest, Odds
+from automed.results.interval import Interval
 from automed.results.verdict import Verdict, score_held_out, score_out_of_fold
 
 LABELS = [0, 1, 0, 1, 0, 1, 0, 1]
@@ -59,3 +62,23 @@ def test_a_verdict_reads_as_it_was_written(manifest: Manifest, tmp_path: Path) -
     )  # fmt: skip
     verdict.write(tmp_path / "verdict.json")
     assert Verdict.read(tmp_path / "verdict.json") == verdict
+    honest = Honest(
+        metric="macro_f1", naive=0.5, corrected=Interval(0.4, 0.3, 0.5), first=None, second=Odds(2, 0.75),
+        held_out=[HeldOut(name="held out", pictures=4, groups=4, score=None)],
+        trials=3, pruned=1, missing=0, groups=4, pictures=4, replicates=1000, seed=0,
+    )  # fmt: skip
+    with_it = msgspec.structs.replace(verdict, honest=honest)
+    with_it.write(tmp_path / "verdict.json")
+    assert Verdict.read(tmp_path / "verdict.json") == with_it
+
+
+def test_a_verdict_of_an_older_version_is_still_read(manifest: Manifest, tmp_path: Path) -> None:
+    (scored,) = score_held_out(manifest, manifest.test[1:], np.full((3, 2), 0.5, np.float32))
+    old = {
+        "study": "s", "trial": 3, "metric": "macro_f1", "classes": ["no", "yes"], "fold_scores": [0.5],
+        "config": {}, "cross_validated": msgspec.to_builtins(scored), "held_out": [], "epochs": 4,
+    }  # fmt: skip
+    (tmp_path / "verdict.json").write_bytes(msgspec.json.encode(old))
+    verdict = Verdict.read(tmp_path / "verdict.json")
+    assert verdict.trial == 3
+    assert verdict.honest is None
