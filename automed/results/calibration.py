@@ -201,9 +201,7 @@ def _expected_error(
     return CalibrationError(value, low, max(value, 2 * value - spread.low), float(chance.mean()))
 
 
-def _diagram(
-    confidence: np.ndarray, right: np.ndarray, bins: np.ndarray, groups: np.ndarray
-) -> list[Bin]:
+def _diagram(confidence: np.ndarray, right: np.ndarray, bins: np.ndarray, groups: np.ndarray) -> list[Bin]:
     points = []
     for number in range(int(bins.max()) + 1):
         here = bins == number
