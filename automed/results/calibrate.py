@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -179,13 +180,13 @@ def read_predictions(file: Path, manifest: Manifest) -> Predictions:
     if not file.exists():
         raise AutomedError(f"{file} is not on this machine; calibrate where it was trained")
     try:
-        with np.load(file, allow_pickle=False) as kept:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
             index, probability = kept["index"], kept["probability"]
             fold = kept["fold"] if "fold" in kept else np.empty(0, np.int64)
         own, groups = manifest.labels[index], manifest.groups[index]
         if probability.shape != (len(index), len(manifest.classes)) or not np.isfinite(probability).all():
             raise ValueError("its probabilities are not those of these classes")
-    except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
+    except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile) as error:
         raise AutomedError(f"{file} cannot be read: {error}") from None
     return Predictions(index, own, groups, probability, fold)
 

@@ -32,8 +32,8 @@ class CalibrationError(msgspec.Struct, frozen=True):
 
     It is the mean distance between confidence and the share that is right, over bins of equally many
     pictures. Estimated from bins it is never 0: `chance` is what a perfectly calibrated model would show
-    with as many pictures. The interval is corrected for that (the basic bootstrap), and begins at 0 where
-    the error is not above what chance gives in 95 of 100 cases.
+    with as many pictures. The interval is corrected for that (a reflected bootstrap, wider upwards where the
+    shifted one is), and begins at 0 where the error is not above what chance gives in 95 of 100 cases.
     """
 
     value: float
@@ -194,11 +194,14 @@ def _expected_error(
     chance = np.abs(each - total).sum(axis=1)
     if len(np.unique(groups)) < FEWEST:
         return CalibrationError(value, None, None, float(chance.mean()))
-    spread = percentiles(value, np.abs(each).sum(axis=1), groups)
+    errors = np.abs(each).sum(axis=1)
+    spread = percentiles(value, errors, groups)
     assert spread.low is not None
     assert spread.high is not None
     low = 0.0 if value <= np.quantile(chance, 0.95) else max(0.0, 2 * value - spread.high)
-    return CalibrationError(value, low, max(value, 2 * value - spread.low), float(chance.mean()))
+    # Reflected, the lower end is often too near; the upper one, freed of the draws' own bias, is not.
+    high = max(value, 2 * value - spread.low, spread.high - float(errors.mean()) + value)
+    return CalibrationError(value, low, high, float(chance.mean()))
 
 
 def _diagram(confidence: np.ndarray, right: np.ndarray, bins: np.ndarray, groups: np.ndarray) -> list[Bin]:

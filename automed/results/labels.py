@@ -56,7 +56,12 @@ def good_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 
 def suspicious(labels: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """The rows of (n, classes) whose label is probably wrong, the most suspicious first."""
+    """The rows of (n, classes) whose label is probably wrong, by smallest margin of the given class.
+
+    Of a class as many as confident learning estimates, where its pictures and those of the suspected class
+    agree (`both`): on planted errors fewer false alarms than either alone, for nearly as many found
+    (studies/calibration).
+    """
     from cleanlab.filter import find_label_issues
 
     rows: np.ndarray = find_label_issues(

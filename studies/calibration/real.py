@@ -61,7 +61,7 @@ def predict(
 
     def fitted(rows: np.ndarray) -> Any:
         if forest:
-            return ExtraTreesClassifier(200, random_state=seed, n_jobs=1).fit(pictures[rows], labels[rows])
+            return ExtraTreesClassifier(100, random_state=seed, n_jobs=1).fit(pictures[rows], labels[rows])
         return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(pictures[rows], labels[rows])
 
     probability = np.zeros((len(labels), len(kept.classes)))

@@ -31,19 +31,19 @@ def tables(data: Path, share: float) -> dict[str, Callable[[], Iterator[Row]]]:
         return max(2, round(share * full))
 
     def sets() -> Iterator[Row]:
-        yield from summed(real.splits("breastmnist", breast, runs(100)))
-        yield from summed(real.splits("brain-tumor-mri", brain, runs(100)))
+        yield from summed(real.splits("breastmnist", breast, runs(60)))
+        yield from summed(real.splits("brain-tumor-mri", brain, runs(30)))
         for groups in (20, 50):
-            yield from summed(real.splits("brain-tumor-mri", brain, runs(100), groups))
+            yield from summed(real.splits("brain-tumor-mri", brain, runs(40), groups))
         yield from summed(real.official("brain-tumor-mri", brain, "Testing"))
 
     def labels() -> Iterator[Row]:
         for rate in (0.0, 0.05, 0.1):
             for name, path in (("brain-tumor-mri", brain), ("breastmnist", breast)):
-                yield from real.planted(name, path, rate, runs(10) if rate else 1)
+                yield from real.planted(name, path, rate, runs(3) if rate else 1)
 
     return {
-        "sets": sets, "labels": labels, "temperatures": lambda: known.temperatures(runs(300)),
+        "sets": sets, "labels": labels, "temperatures": lambda: known.temperatures(runs(100)),
         "patients": lambda: known.patients(runs(1000)), "points": lambda: known.points(runs(1000)),
     }  # fmt: skip
 
