@@ -251,6 +251,32 @@ def status(
 
 
 @app.command()
+def calibrate(
+    study: Named = None,
+    coverage: Annotated[
+        float, typer.Option(min=0.5, max=0.99, help="How often a prediction set holds the true class.")
+    ] = 0.9,
+    sensitivity: Annotated[
+        float | None, typer.Option(min=0.5, max=0.99, help="Of the class given by --of; 0.95 if left out.")
+    ] = None,
+    of: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="The class that must not be missed.")
+    ] = None,
+    storage: Storage = None,
+    studies: Studies = _STUDIES,
+) -> None:
+    """Tell how far the winner's probabilities may be trusted, and which labels to look at; trains nothing."""
+    from automed.results.calibrate import Wish
+    from automed.results.calibrate import calibrate as assess
+    from automed.results.show_calibration import print_calibration
+    from automed.screen import make_console
+
+    found, folder = assess(studies, study, Wish(coverage, sensitivity, of), storage=storage)
+    print_calibration(found, make_console())
+    typer.echo(f"\nwritten: {folder / 'calibration.json'}, {folder / 'label_problems.csv'}")
+
+
+@app.command()
 def upgrade(study: Named = None, storage: Storage = None, studies: Studies = _STUDIES) -> None:
     """Bring the database of a study up to the installed Optuna, after a backup."""
     from automed.results.status import find_study
