@@ -1,1 +1,1 @@
-"""What a reviewer would ask of a data set: copies, leaks, shift, shortcuts, each as a finding with its evidence."""
+"""What a reviewer would ask of a data set: copies, leaks, shift and shortcuts, each with its evidence."""

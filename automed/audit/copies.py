@@ -14,8 +14,8 @@ from automed.audit.material import Material
 from automed.data.look_alikes import Pair
 
 _KEEP_APART = (
-    "copies stay together in automed's folds by themselves; the held-out score is told with and without them. "
-    "Best remove them from one side"
+    "best remove them from one side. automed keeps copies in one fold by itself, and tells the held-out "
+    "score with and without them"
 )
 
 
@@ -32,10 +32,9 @@ def find_copies(material: Material) -> list[Finding]:
     digests = [item.digest for item in material.manifest.items]
     clusters = exact_clusters(digests)
     across = [rows for rows in clusters if len(set(material.splits[rows].tolist())) > 1]
-    within = [rows for rows in clusters if len(set(material.splits[rows].tolist())) == 1]
     findings = []
     if clusters:
-        findings.append(_copies(material, clusters, within))
+        findings.append(_copies(material, clusters))
     if across:
         findings.append(_across(material, across))
     if two := [rows for rows in clusters if len(set(material.manifest.labels[rows].tolist())) > 1]:
@@ -43,7 +42,7 @@ def find_copies(material: Material) -> list[Finding]:
     return findings
 
 
-def _copies(material: Material, clusters: list[list[int]], within: list[list[int]]) -> Finding:
+def _copies(material: Material, clusters: list[list[int]]) -> Finding:
     total, files = len(material.looks), len(set(material.files))
     pictures = total - sum(len(rows) - 1 for rows in clusters)
     of_files = (
@@ -63,7 +62,7 @@ def _copies(material: Material, clusters: list[list[int]], within: list[list[int
             "files": total, "different_files": files, "redundant_files": total - files,
             "different_pictures": pictures, "redundant_pictures": total - pictures, "groups": len(clusters),
         },
-        clusters=[_cluster(material, rows) for rows in within],
+        clusters=[_cluster(material, rows) for rows in clusters],
     )  # fmt: skip
 
 
@@ -74,10 +73,12 @@ def _across(material: Material, across: list[list[int]]) -> Finding:
         if len(set(material.splits[rows].tolist())) > 1
     ]  # fmt: skip
     names = " and ".join(_between(material, across))
-    sentence = f"{len(across):,} {plural('picture', across)} {_verb(across)} in {names}: {_labels(material, across)}"
+    sentence = (
+        f"{len(across):,} {plural('picture', across)} {_verb(across)} in {names}: {_labels(material, across)}"
+    )
     if material.listing.kind != "npz":
         what = f", {_labels(material, by_file)}" if by_file else ""
-        sentence += f"; {len(by_file):,} of them byte for byte{what}"
+        sentence += f"; counted by bytes, {len(by_file):,} {plural('file', by_file)}{what}"
     leaked = len(material.manifest.leaked)
     test = material.manifest.test_split
     if leaked:
@@ -126,8 +127,8 @@ def find_patients(material: Material) -> list[Finding]:
             kind="patients across", severity="high" if material.known == "declared" else "medium",
             count=len(across),
             sentence=(
-                f"{len(across):,} of {len(patients):,} patients {_verb(clusters)} in more than one split, known "
-                f"by {material.known_by}{guess}: {touched:,} held-out pictures are of patients already seen"
+                f"{len(across):,} of {len(patients):,} patients {_verb(clusters)} in more than one split, "
+                f"known by {material.known_by}{guess}: {touched:,} held-out pictures show seen patients"
             ),
             advice="split by patient: data.group keeps a patient in one fold, and the held-out score is told "
             "with and without patients that were seen",
@@ -138,7 +139,13 @@ def find_patients(material: Material) -> list[Finding]:
 
 
 def find_near_copies(material: Material, pairs: Sequence[Pair]) -> list[Finding]:
-    """Pictures that are another one resized, recompressed, mirrored, cropped or brightened."""
+    """Pictures that are another one resized, recompressed, mirrored, cropped or brightened.
+
+    Two pictures of one known patient are no finding: slices may be so alike, and stay together anyhow.
+    """
+    if material.known != "unknown":
+        groups = material.manifest.groups
+        pairs = [pair for pair in pairs if groups[pair.first] != groups[pair.second]]
     digests = [item.digest for item in material.manifest.items]
     copies = {digests[rows[0]]: rows for rows in exact_clusters(digests)}
     twins = {row: copies.get(digests[row], [row]) for pair in pairs for row in (pair.first, pair.second)}
@@ -181,7 +188,8 @@ def joined(groups: np.ndarray, pairs: Sequence[Pair]) -> np.ndarray:
     ends = np.array([(pair.first, pair.second) for pair in pairs], np.int64).reshape(-1, 2)
     count = int(groups.max()) + 1
     links = coo_array((np.ones(len(ends)), (groups[ends[:, 0]], groups[ends[:, 1]])), (count, count))
-    return np.asarray(connected_components(links, directed=False)[1])[groups]
+    _, joint = connected_components(links, directed=False)
+    return np.asarray(joint[groups])
 
 
 def plural(word: str, things: Sized) -> str:
@@ -194,9 +202,9 @@ def _verb(things: Sized) -> str:
 
 
 def _between(material: Material, clusters: list[list[int]]) -> list[str]:
-    """The splits that clusters stand in, in the data's order."""
+    """The splits that clusters stand in, the held-out one last."""
     there = {split for rows in clusters for split in material.splits[rows].tolist()}
-    return [split for split in material.listing.splits if split in there]
+    return sorted(there, key=lambda split: (split == material.manifest.test_split, split))
 
 
 def _labels(material: Material, clusters: list[list[int]]) -> str:

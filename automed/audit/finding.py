@@ -84,24 +84,36 @@ class Null(msgspec.Struct, frozen=True):
     permutations: int
 
 
+class Told(msgspec.Struct, frozen=True):
+    """How well held-out pictures are told from those to search: the AUC of the domain classifier.
+
+    `p` is its permutation p-value, corrected for the number of tests.
+    """
+
+    auc: float
+    null: Null
+    p: float
+
+
 class Shift(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the held-out pictures of a class can be told from those to search.
 
-    `held_out` counts the pictures held out, `unseen` those left when what the search has seen is removed,
-    `unseen_files` what is left when only equal files are. `auc` is that of the domain classifier, `p` its
-    permutation p-value, corrected for the number of classes; all three are None where nothing was measured.
+    `held_out` counts the pictures held out. `new_files` are those whose bytes the search has not,
+    `new_pixels` those whose pixels it has not, and `unseen` those of which it has neither a copy, nor a near
+    copy, nor another picture of the patient (equal ones counted once). `of_unseen` is measured on these
+    alone, `of_all` on all that are held out; None where there are fewer than `needed` patients or pictures.
     """
 
     label: str
     held_out: int
-    unseen_files: int
+    new_files: int
+    new_pixels: int
     unseen: int
     searched: int
+    needed: int
     verdict: Literal["shifted", "not shifted", "undecidable"]
-    reason: str
-    auc: float | None = None
-    null: Null | None = None
-    p: float | None = None
+    of_unseen: Told | None = None
+    of_all: Told | None = None
 
 
 class Cue(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,13 +11,14 @@ from typing import Literal
 import numpy as np
 
 from automed.audit.finding import Picture
-from automed.audit.look import Look, look_at_all
+from automed.audit.look import Look, look_at_all, picture_reader
 from automed.data.grouping import declared_groups
 from automed.data.manifest import Item, Manifest, numbers_first, open_source
 from automed.data.scan import Progress
 from automed.data.settings import Data, Group
 from automed.data.sources import Listing
 from automed.data.survey import group_column, guess_pattern, held_out_split
+from automed.data.thumbnails import Album
 from automed.errors import DataError, Fault, nearest
 
 Known = Literal["declared", "guessed", "unknown"]
@@ -27,8 +28,8 @@ Known = Literal["declared", "guessed", "unknown"]
 class Material:
     """The pictures that can be read, as a manifest, with a look at each; and what is wrong with the rest.
 
-    `known` says whether patients are declared, guessed or unknown, `known_by` by what. `bad` are pictures that
-    cannot be read, with the reason, `faults` everything else that the source does wrong.
+    `known` says whether patients are declared, guessed or unknown, `known_by` by what. `bad` are pictures
+    that cannot be read, with the reason, `faults` everything else that the source does wrong.
     """
 
     listing: Listing
@@ -43,6 +44,14 @@ class Material:
         """A row as findings name it."""
         item = self.manifest.items[row]
         return Picture(item.path, self.manifest.classes[item.label], item.split)
+
+    def read(self, path: str) -> np.ndarray:
+        """The pixels of a picture.
+
+        Raises:
+            BadPictureError: it changed, or went away.
+        """
+        return picture_reader(self.listing)(path)[0]
 
     @cached_property
     def splits(self) -> np.ndarray:
@@ -76,12 +85,14 @@ def load(path: Path, settings: Data | None = None, progress: Progress | None = N
             listing, group, known = again, guess, "guessed"
     test_split = _test_split(settings, listing)
     names, wrong = declared_groups(listing, group or "none")
-    found = list(zip(listing.rows, names, look_at_all(listing, progress), strict=True))
+    album = Album(path)
+    found = list(zip(listing.rows, names, look_at_all(listing, album, progress), strict=True))
     good = [(row, name, look) for row, name, look in found if not isinstance(look, str)]
     bad = tuple(f"{row.path}: {look}" for row, _, look in found if isinstance(look, str))
     if not good:
         nothing = Fault("there is no picture that can be read", file=str(path))
         raise DataError([*listing.faults, *wrong, nothing], str(path))
+    album.close([look.facts.digest for _, _, look in good])
     classes = tuple(sorted({row.label for row, _, _ in good}, key=numbers_first))
     items = tuple(
         Item(row.path, classes.index(row.label), name, row.split, look.facts.digest, look.facts.grey)

@@ -8,6 +8,7 @@ Lopez-Paz and Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from automed.audit.chance import null_of, p_value, parts, permuted
-from automed.audit.finding import Cluster, Finding, Shift
+from automed.audit.finding import Cluster, Finding, Shift, Told
 from automed.audit.material import Material, without_copies
 
 PERMUTATIONS = 999
@@ -38,11 +39,10 @@ _ADVICE = (
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What the domain classifier made of a class: its score, that of permuted labels, how each row looks."""
+class _Measured:
+    """What the domain classifier made of a class, and how much like held out each row looks to it."""
 
-    auc: float
-    null: np.ndarray
+    told: Told
     rows: np.ndarray
     likeness: np.ndarray
 
@@ -50,47 +50,54 @@ class _Told:
 def find_shift(material: Material, groups: np.ndarray, seed: int = 0) -> tuple[list[Shift], list[Finding]]:
     """Every class's shift between the held-out split and the rest, and a finding for each that is shifted.
 
+    Each class is looked at twice: with what the search has not seen of the held-out pictures, and with all of
+    them. The first alone says how other pictures look; where it has too few, the second may still show that
+    what is held out is no fair sample.
+
     Args:
         material: the pictures.
-        groups: what belongs together, (n,): patients, copies, near copies. A held-out picture counts as seen
-            where its patient or its pixels stand in the search data; near copies only stay in one fold.
+        groups: what belongs together, (n,): patients, copies, near copies.
         seed: of the permutations.
     """
     manifest = material.manifest
     if not len(manifest.test) or not len(manifest.search):
         return [], []
-    fewest = fewest_unseen(len(manifest.classes))
+    tests = 2 * len(manifest.classes)
     shifts, findings = [], []
-    for label, name in enumerate(manifest.classes):
-        held_out = manifest.test[manifest.labels[manifest.test] == label]
-        searched = without_copies(
-            material, manifest.search[manifest.labels[manifest.search] == label]
-        )  # fmt: skip
-        unseen = without_copies(material, held_out[~np.isin(held_out, manifest.straddling)])
-        told = None
-        units = min(len(set(groups[unseen].tolist())), len(set(groups[searched].tolist())))
-        if units >= fewest:
-            told = _tell(material, searched, unseen, groups, np.random.default_rng([seed, label]))
-        shift = _shift(material, name, held_out, unseen, searched, told, fewest)
+    for label in range(len(manifest.classes)):
+        searched, held_out = (
+            without_copies(material, rows[manifest.labels[rows] == label])
+            for rows in (manifest.search, manifest.test)
+        )
+        unseen = held_out[~np.isin(groups[held_out], groups[manifest.search])]
+        measured = [
+            _measure(material, searched, rows, groups, np.random.default_rng([seed, label, part]), tests)
+            if min(len(set(groups[some].tolist())) for some in (rows, searched)) >= fewest_unseen(tests)
+            else None
+            for part, rows in enumerate((unseen, held_out))
+        ]
+        shift = _shift(material, label, searched, unseen, measured)
         shifts.append(shift)
-        if told is not None and shift.verdict == "shifted":
-            findings.append(_finding(material, shift, told))
+        best = next((one for one in measured if one is not None and _shows(one.told)), None)
+        if best is not None:
+            findings.append(_finding(material, shift, best))
     return shifts, findings
 
 
-def fewest_unseen(classes: int) -> int:
-    """How many unseen pictures a class needs for an AUC of 0.8 to show in four of five sets.
+def fewest_unseen(tests: int) -> int:
+    """How many unseen pictures (or patients) a class needs for an AUC of 0.8 to show in four of five sets.
 
     From the spread of a Mann-Whitney AUC under the null when the other side is large, 1 / sqrt(12 n).
     """
-    z = norm.ppf(1 - _ALPHA / classes) + norm.ppf(_POWER)
+    z = norm.ppf(1 - _ALPHA / tests) + norm.ppf(_POWER)
     return int(np.ceil((z / (_STRONG - 0.5)) ** 2 / 12))
 
 
-def _tell(
-    material: Material, searched: np.ndarray, unseen: np.ndarray, groups: np.ndarray, rng: np.random.Generator
-) -> _Told:
-    rows = np.concatenate([searched, unseen])
+def _measure(
+    material: Material, searched: np.ndarray, others: np.ndarray, groups: np.ndarray,
+    rng: np.random.Generator, tests: int,
+) -> _Measured:  # fmt: skip
+    rows = np.concatenate([searched, others])
     held_out = np.arange(len(rows)) >= len(searched)
     features = _features(material, rows)
     labels = permuted(held_out, groups[rows], PERMUTATIONS, rng)
@@ -103,7 +110,13 @@ def _tell(
             scores[judge] = model.predict(features[judge]).reshape(len(judge), -1)
         aucs += _aucs(scores, labels) / _REPEATS
         likeness += scores[:, 0]
-    return _Told(float(aucs[0]), aucs[1:], rows, likeness)
+    auc, null = float(aucs[0]), aucs[1:]
+    told = Told(round(auc, 4), null_of(null), round(min(1.0, tests * p_value(auc, null)), 5))
+    return _Measured(told, rows, likeness)
+
+
+def _shows(told: Told) -> bool:
+    return told.p <= _ALPHA and told.auc >= _FLOOR
 
 
 def _features(material: Material, rows: np.ndarray) -> np.ndarray:
@@ -124,53 +137,58 @@ def _aucs(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _shift(
-    material: Material, name: str, held_out: np.ndarray, unseen: np.ndarray, searched: np.ndarray,
-    told: _Told | None, fewest: int,
+    material: Material, label: int, searched: np.ndarray, unseen: np.ndarray,
+    measured: Sequence[_Measured | None],
 ) -> Shift:  # fmt: skip
-    known = {material.files[row] for row in material.manifest.search}
-    files = {material.files[row] for row in held_out.tolist()} - known
-    counts = {
-        "label": name, "held_out": len(held_out), "unseen_files": len(files), "unseen": len(unseen),
-        "searched": len(searched),
-    }  # fmt: skip
-    if told is None:
-        if not len(searched):
-            reason = "nothing to search"
-        else:
-            reason = (
-                f"too few unseen pictures (to see an AUC of {_STRONG} takes {fewest} patients): "
-                f"{len(files)} by their files, {len(unseen)} by pixels and patients"
-            )
-        return Shift(verdict="undecidable", reason=reason, **counts)
-    p = min(1.0, p_value(told.auc, told.null) * len(material.manifest.classes))
-    shifted = p <= _ALPHA and told.auc >= _FLOOR
+    manifest = material.manifest
+    held_out = manifest.test[manifest.labels[manifest.test] == label].tolist()
+    files = {material.files[row] for row in manifest.search}
+    of_unseen, of_all = (None if one is None else one.told for one in measured)
+    shifted = any(told is not None and _shows(told) for told in (of_unseen, of_all))
     return Shift(
-        verdict="shifted" if shifted else "not shifted", reason="", auc=round(told.auc, 4),
-        null=null_of(told.null), p=round(p, 5), **counts,
-    )  # fmt: skip
+        label=manifest.classes[label],
+        held_out=len(held_out),
+        new_files=sum(material.files[row] not in files for row in held_out),
+        new_pixels=len(held_out) - int(np.isin(held_out, manifest.leaked).sum()),
+        unseen=len(unseen),
+        searched=len(searched),
+        needed=fewest_unseen(2 * len(manifest.classes)),
+        verdict="shifted" if shifted else "undecidable" if of_unseen is None else "not shifted",
+        of_unseen=of_unseen,
+        of_all=of_all,
+    )
 
 
-def _finding(material: Material, shift: Shift, told: _Told) -> Finding:
-    assert shift.auc is not None and shift.null is not None and shift.p is not None
-    test, order = material.manifest.test_split, np.argsort(told.likeness, kind="stable")
-    unseen = np.isin(told.rows, material.manifest.test)
-    like_train = [row for row in told.rows[order][~unseen[order]].tolist()][:_SHOWN]
-    like_test = [row for row in told.rows[order][unseen[order]].tolist()][-_SHOWN:][::-1]
+def _finding(material: Material, shift: Shift, best: _Measured) -> Finding:
+    told, test = best.told, material.manifest.test_split
+    if told is shift.of_unseen:
+        which = f"its {shift.unseen} pictures that are new to the search"
+        more = ""
+    else:
+        which = f"its {shift.held_out} pictures"
+        more = f". Only {shift.unseen} of them are new to the search, too few to look at alone"
+        if shift.of_unseen is not None:
+            more = f". The {shift.unseen} of them that are new do not show it alone"
+    order = best.rows[np.argsort(best.likeness, kind="stable")]
+    held_out = np.isin(order, material.manifest.test)
+    like_train = order[~held_out].tolist()[:_SHOWN]
+    like_test = order[held_out].tolist()[-_SHOWN:][::-1]
     return Finding(
-        kind="shift", severity="high" if shift.auc >= _STRONG else "medium", count=shift.unseen,
+        kind="shift", severity="high" if told.auc >= _STRONG else "medium",
+        count=shift.unseen if told is shift.of_unseen else shift.held_out,
         sentence=(
-            f"{test} differs from the rest in '{shift.label}': its {shift.unseen} unseen pictures are told from "
-            f"the {shift.searched} to search with an AUC of {shift.auc:.2f}, where chance gives "
-            f"{shift.null.mean:.2f} ({shift.null.low:.2f} to {shift.null.high:.2f})"
+            f"{test} differs from the rest in '{shift.label}': {which} are told from the {shift.searched} to "
+            f"search with an AUC of {told.auc:.2f}, where chance gives {told.null.mean:.2f} "
+            f"({told.null.low:.2f} to {told.null.high:.2f}){more}"
         ),
         advice=_ADVICE,
         evidence={
-            "label": shift.label, "auc": shift.auc, "null_mean": shift.null.mean, "null_low": shift.null.low,
-            "null_high": shift.null.high, "p": shift.p, "unseen": shift.unseen, "searched": shift.searched,
-            "permutations": shift.null.permutations,
+            "label": shift.label, "auc": told.auc, "null_mean": told.null.mean, "null_low": told.null.low,
+            "null_high": told.null.high, "p": told.p, "held_out": shift.held_out, "unseen": shift.unseen,
+            "searched": shift.searched, "permutations": told.null.permutations,
         },
         clusters=[
-            Cluster(f"{shift.label}: to search, least like {test}", [material.picture(r) for r in like_train]),
-            Cluster(f"{shift.label}: {test}, least like the rest", [material.picture(r) for r in like_test]),
+            Cluster(f"{shift.label}: least like {test}", [material.picture(row) for row in like_train]),
+            Cluster(f"{shift.label}: least like the rest", [material.picture(row) for row in like_test]),
         ],
     )  # fmt: skip

@@ -1,15 +1,14 @@
 """Can the class be told from what should not tell it: the file, its size, its edge, its brightness alone?
 
-Networks take the easiest road there is (Geirhos et al., "Shortcut learning in deep neural networks", 2020), and
-in chest X-rays it was the scanner's mark in the corner (Zech et al. 2018; DeGrave et al. 2021). Each cue alone
-is given to a naive Bayes classifier, cross-validated by group and held against permuted labels; the largest
-null score over all cues corrects for their number (Westfall and Young 1993).
+Networks take the easiest road there is (Geirhos et al., "Shortcut learning in deep neural networks", 2020),
+and in chest X-rays it was the scanner's mark in the corner (Zech et al. 2018; DeGrave et al. 2021). Each cue
+alone is given to a naive Bayes classifier, cross-validated by group and held against permuted labels; the
+largest null score over all cues corrects for their number (Westfall and Young 1993).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +44,8 @@ _ADVICE = {
 
 _NAMES = {
     "image mode": "image mode", "colour": "colour", "file type": "file type", "size": "size in pixels",
-    "aspect": "aspect ratio", "border": "border pixels", "corners": "corners", "brightness": "mean brightness",
+    "aspect": "aspect ratio", "border": "border pixels", "corners": "corners",
+    "brightness": "mean brightness",
 }  # fmt: skip
 
 Values = list[str] | np.ndarray
@@ -132,7 +132,11 @@ def _binned(column: np.ndarray) -> np.ndarray:
 
 
 def _score(
-    name: str, onehot: np.ndarray, labels: np.ndarray, deals: list[tuple[np.ndarray, np.ndarray]], classes: int
+    name: str,
+    onehot: np.ndarray,
+    labels: np.ndarray,
+    deals: list[tuple[np.ndarray, np.ndarray]],
+    classes: int,
 ) -> _Scored:
     """Balanced accuracy of a naive Bayes classifier with equal priors, for each column of labels at once."""
     count, columns = labels.shape
@@ -174,8 +178,8 @@ def _finding(material: Material, rows: np.ndarray, one: _Scored, cue: Cue) -> Fi
     return Finding(
         kind="shortcut", severity="high" if cue.gain >= _STRONG else "medium", count=len(rows),
         sentence=(
-            f"the class can be told from the {_NAMES[one.name]} alone: balanced accuracy {cue.score:.2f}, where "
-            f"chance gives {cue.null.mean:.2f} ({cue.null.low:.2f} to {cue.null.high:.2f})"
+            f"the class can be told from the {_NAMES[one.name]} alone: balanced accuracy {cue.score:.2f}, "
+            f"where chance gives {cue.null.mean:.2f} ({cue.null.low:.2f} to {cue.null.high:.2f})"
         ),
         advice=_ADVICE[one.name],
         evidence={
@@ -240,7 +244,11 @@ def _exclusive(
         },
         clusters=[
             Cluster(f"{_NAMES[name]} {word}: {classes[label]}", [material.picture(row) for row in inside]),
-            *(Cluster(material.picture(some[0]).label, [material.picture(r) for r in some]) for some in others if some),
+            *(
+                Cluster(material.picture(some[0]).label, [material.picture(row) for row in some])
+                for some in others
+                if some
+            ),
         ],
         details=lines,
     )  # fmt: skip

@@ -100,6 +100,7 @@ def held_out_split(splits: Sequence[str]) -> str:
 
 
 def group_column(columns: Sequence[str]) -> str | None:
+    """The column that reads like a patient's, None where there is none."""
     return next((name for name in columns for known in _GROUP_COLUMNS if name.lower() == known), None)
 
 
