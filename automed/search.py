@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.live import Live
 
+from automed.audit.brief import brief
 from automed.data.cache import asked_limit
 from automed.data.folds import Folds, make_folds
 from automed.data.manifest import Manifest, read_manifest
@@ -219,15 +220,7 @@ def _describe(experiment: Experiment, manifest: Manifest, folds: Folds) -> str:
     splits = Counter(manifest.items[row].split for row in manifest.search)
     if len(splits) > 1:
         lines.append("searched together: " + ", ".join(f"{name} {n:,}" for name, n in sorted(splits.items())))
-    if manifest.contradicted:
-        lines.append(f"{manifest.contradicted:,} pictures stand there under more than one class")
-    if manifest.copies:
-        lines.append(f"{manifest.copies:,} copies of other pictures: never on both sides of a fold")
-    if len(manifest.straddling):
-        lines.append(
-            f"{len(manifest.straddling):,} of the held-out pictures, or others of their patients, also stand "
-            "in the search data: the held-out score is told with and without them"
-        )
+    lines += brief(manifest)
     if manifest.skipped:
         lines.append(f"left out, since they cannot be read ({len(manifest.skipped)}):")
         lines += [f"  {one}" for one in manifest.skipped]

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from statistics import median_low
 
-from automed.audit.finding import Facts, Finding
+from automed.audit.finding import UNEVEN, Facts, Finding
 from automed.audit.material import Material, shortened
-
-UNEVEN = 1.5
-"""The largest class over the smallest, from which on the imbalance is a finding."""
 
 _VERY_UNEVEN = 5.0
 
@@ -30,7 +27,7 @@ def gather_facts(material: Material) -> Facts:
         different_files=len(set(material.files)),
         different_pictures=len(looks) - manifest.copies,
         counts={name: dict(split) for name, split in counts.items()},
-        minority=min(counts, key=lambda name: sum(counts[name].values())),
+        minority=_by_size(material)[0][0],
         widths=(widths[0], median_low(widths), widths[-1]),
         heights=(heights[0], median_low(heights), heights[-1]),
         modes=dict(Counter(look.facts.mode for look in looks).most_common()),
@@ -86,12 +83,20 @@ def _class_findings(material: Material) -> list[Finding]:
                 evidence={"classes": len(manifest.classes), "classes_to_search": len(searched)},
             )
         )  # fmt: skip
-    counts = Counter(manifest.classes[label] for label in labels[manifest.search].tolist())
-    if len(counts) > 1:
-        (most, large), (least, small) = counts.most_common()[0], counts.most_common()[-1]
-        if large >= UNEVEN * small:
-            findings.append(_imbalance((most, large), (least, small)))
+    sizes = _by_size(material)
+    least, most = sizes[0], sizes[-1]
+    if most[1] >= UNEVEN * least[1]:
+        findings.append(_imbalance(most, least))
     return findings
+
+
+def _by_size(material: Material) -> list[tuple[str, int]]:
+    """The classes to search, the smallest first."""
+    manifest = material.manifest
+    rows = manifest.search if len(manifest.search) else manifest.test
+    counts = Counter(manifest.labels[rows].tolist())
+    sizes = [(manifest.classes[label], counts[label]) for label in sorted(counts)]
+    return sorted(sizes, key=lambda one: one[1])
 
 
 def _imbalance(most: tuple[str, int], least: tuple[str, int]) -> Finding:

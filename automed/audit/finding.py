@@ -14,6 +14,9 @@ Severity = Literal["high", "medium", "low"]
 
 SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
 
+UNEVEN = 1.5
+"""The largest class over the smallest, from which on an imbalance is a finding."""
+
 Kind = Literal[
     "unreadable", "layout", "imbalance", "copies", "copies across", "near copies", "near copies across",
     "contradiction", "patients across", "shift", "shortcut",

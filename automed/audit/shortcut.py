@@ -48,7 +48,23 @@ _NAMES = {
     "brightness": "mean brightness",
 }  # fmt: skip
 
+_WITH = {
+    "image mode": "stored as {}", "colour": "that are {}", "file type": "of type {}", "size": "of {} pixels",
+}  # fmt: skip
+
 Values = list[str] | np.ndarray
+
+
+@dataclass(frozen=True)
+class _Exclusive:
+    """A value that stands in one class alone: in `most` of its `total` pictures, a `share` of the class."""
+
+    word: str
+    label: int
+    most: int
+    total: int
+    share: float
+    p: float
 
 
 @dataclass(frozen=True)
@@ -156,11 +172,11 @@ def _score(
 
 
 def _cue(one: _Scored, largest: np.ndarray, chance: float) -> Cue:
-    gain = (one.score - chance) / (1 - chance)
+    gain = float((one.score - chance) / (1 - chance))
     p = p_value(one.score, largest)
     return Cue(
         name=one.name, score=round(one.score, 4), gain=round(gain, 4), null=null_of(one.null), p=round(p, 4),
-        told=p <= _ALPHA and gain >= _FLOOR,
+        told=bool(p <= _ALPHA and gain >= _FLOOR),
     )  # fmt: skip
 
 
@@ -216,39 +232,47 @@ def _exclusive(
         patients = labels[first][value[first] == word]
         hits = np.count_nonzero(patients == label)
         p = hypergeom.sf(hits - 1, len(first), in_all[label], len(patients)) * len(names)
-        share = most / np.count_nonzero(labels == label)
+        share = float(most / np.count_nonzero(labels == label))
         if most >= _PURE * len(here) and share >= _SHARE and p <= _ALPHA and most < len(rows):
-            told.append((word, label, most, len(here), share, float(min(1.0, p))))
+            told.append(_Exclusive(word, label, most, len(here), share, float(min(1.0, p))))
     if not told:
         return None
-    told.sort(key=lambda one: -one[4])
-    word, label, most, total, share, p = told[0]
-    classes = material.manifest.classes
+    told.sort(key=lambda one: -one.share)
+    return _exclusive_finding(material, rows, value, name, told)
+
+
+def _exclusive_finding(
+    material: Material, rows: np.ndarray, value: np.ndarray, name: str, told: list[_Exclusive]
+) -> Finding:
+    classes, labels = material.manifest.classes, material.manifest.labels[rows]
+    first = told[0]
     lines = [
-        f"{word}: {most} of {total} pictures are '{classes[label]}' ({share:.0%} of that class)"
-        for word, label, most, total, share, _ in told
+        f"{one.word}: {one.most} of {one.total} pictures are '{classes[one.label]}' ({one.share:.0%} of it)"
+        for one in told
     ]
-    inside = rows[(value == word) & (labels == label)][: 2 * _SHOWN].tolist()
-    others = [rows[labels == other][:_SHOWN].tolist() for other in range(len(classes)) if other != label]
-    every = "all" if most == total else f"{most} of"
+    inside = rows[(value == first.word) & (labels == first.label)][: 2 * _SHOWN]
+    every = "all" if first.most == first.total else f"{first.most} of"
+    which = _WITH[name].format(first.word)
+    others = [rows[labels == label][:_SHOWN] for label in range(len(classes)) if label != first.label]
     return Finding(
-        kind="shortcut", severity="high" if share >= _FLOOR else "medium", count=sum(one[2] for one in told),
+        kind="shortcut", severity="high" if first.share >= _FLOOR else "medium",
+        count=sum(one.most for one in told),
         sentence=(
-            f"{every} {total} pictures with the {_NAMES[name]} {word} are in one class, '{classes[label]}': "
-            f"{share:.0%} of it can be told by that alone"
+            f"{every} {first.total} pictures {which} are in one class, '{classes[first.label]}': "
+            f"{first.share:.0%} of it can be told by that alone"
         ),
         advice=_ADVICE[name],
         evidence={
-            "cue": name, "value": word, "label": classes[label], "in_class": most, "in_all": total,
-            "share_of_class": round(share, 4), "p": float(f"{p:.3g}"),
+            "cue": name, "value": first.word, "label": classes[first.label], "in_class": first.most,
+            "in_all": first.total, "share_of_class": round(first.share, 4), "p": float(f"{first.p:.3g}"),
         },
         clusters=[
-            Cluster(f"{_NAMES[name]} {word}: {classes[label]}", [material.picture(row) for row in inside]),
+            Cluster(f"{classes[first.label]}, {which}", [material.picture(row) for row in inside]),
             *(
                 Cluster(material.picture(some[0]).label, [material.picture(row) for row in some])
                 for some in others
-                if some
+                if len(some)
             ),
         ],
-        details=lines,
+        details=lines if len(lines) > 1 else [],
     )  # fmt: skip

@@ -145,7 +145,8 @@ def _examples(finding: Finding) -> list[str]:
     if not lines and finding.kind not in ("shift", "shortcut"):
         for cluster in finding.clusters[:_FEW]:
             names = [picture.path for picture in cluster.pictures[:_NAMED]]
-            lines.append(" = ".join(names) + (" = ..." if len(cluster.pictures) > _NAMED else ""))
+            names += ["..."] if len(cluster.pictures) > _NAMED else []
+            lines.append((" = " if finding.kind.startswith("cop") else ", ").join(names))
     total = len(finding.details) or len(finding.clusters)
     return lines + ([f"and {total - len(lines):,} more"] if lines and total > len(lines) else [])
 
