@@ -131,14 +131,21 @@ def find_shortcuts(material: Material, groups: np.ndarray, seed: int = 0) -> tup
 
 
 def _indicators(values: Values) -> np.ndarray | None:
-    """Which value, or which eighth of the values, each row has: (n, bins) of 0 and 1; None if all agree."""
+    """Which value, or which eighth of each number, every row has; None if all agree.
+
+    (n, bins) of 0 and 1, with a last row more: of how many bins each is one.
+    """
     if isinstance(values, list):
         names, place = np.unique(values, return_inverse=True)
-        return np.eye(len(names))[place] if len(names) > 1 else None
+        return _counted(np.eye(len(names))[place]) if len(names) > 1 else None
     varied = values[:, np.ptp(values, axis=0) > 0]
     if not varied.shape[1]:
         return None
-    return np.hstack([_binned(column) for column in varied.T])
+    return np.hstack([_counted(_binned(column)) for column in varied.T])
+
+
+def _counted(onehot: np.ndarray) -> np.ndarray:
+    return np.vstack([onehot, np.full(onehot.shape[1], onehot.shape[1])])
 
 
 def _binned(column: np.ndarray) -> np.ndarray:
@@ -154,14 +161,18 @@ def _score(
     deals: list[tuple[np.ndarray, np.ndarray]],
     classes: int,
 ) -> _Scored:
-    """Balanced accuracy of a naive Bayes classifier with equal priors, for each column of labels at once."""
+    """Balanced accuracy of a naive Bayes classifier with equal priors, for each column of labels at once.
+
+    It is scikit-learn's `CategoricalNB(fit_prior=False)`, in one product for all permutations.
+    """
+    onehot, bins = onehot[:-1], onehot[-1]
     count, columns = labels.shape
     truth = labels[:, :, None] == np.arange(classes)
     guess = np.zeros((count, columns), np.int64)
     likeness = np.zeros((count, classes))
     for learn, judge in deals:
         seen = np.tensordot(onehot[learn].T, truth[learn].astype(np.float64), 1) + 1
-        share = np.log(seen) - np.log(truth[learn].sum(axis=0) + 2)
+        share = np.log(seen) - np.log(truth[learn].sum(axis=0) + bins[:, None, None])
         likely = np.tensordot(onehot[judge], share, 1)
         guess[judge], likeness[judge] = likely.argmax(axis=2), likely[:, 0]
     right = (guess == labels)[:, :, None] & truth
