@@ -84,14 +84,14 @@ def _tables(audit: Audit) -> list[Section]:
     if audit.shifts:
         rows: list[list[Cell]] = []
         for one in audit.shifts:
-            cells: list[Cell] = list(shift_cells(one))
-            cells.insert(9, _range("AUC of the unseen", one.of_unseen))
-            cells.insert(6, _range("AUC of all", one.of_all))
-            rows.append(cells)
-        head = [*SHIFT_HEAD[:-1], "verdict"]
-        head.insert(9, "0 to 1")
-        head.insert(6, "0 to 1")
-        right = frozenset({1, 2, 3, 4, 5, 7, 8, 9, 11, 12})
+            texts = shift_cells(one)
+            of_all, of_unseen = _range("AUC of all", one.of_all), _range("AUC of unseen", one.of_unseen)
+            rows.append(
+                [texts[0], texts[-1], *texts[1:6], of_all, texts[7], texts[8], of_unseen, texts[10]]
+            )  # fmt: skip
+        counts, scale = SHIFT_HEAD[1:5], ("0 to 1", "p")
+        head = ["class", "verdict", *counts, SHIFT_HEAD[5], *scale, SHIFT_HEAD[8], *scale]
+        right = frozenset({2, 3, 4, 5, 6, 8, 9, 11})
         caption = f"Can a linear model tell {audit.test_split} from the rest? Grey: the middle 95 % by chance"
         table = Table(head, rows, caption, right)
         sections.append(
@@ -100,9 +100,9 @@ def _tables(audit: Audit) -> list[Section]:
     if audit.cues:
         scored = {cue.name: cue for cue in audit.cues}
         rows = []
-        for texts in cue_rows(audit.cues):
-            cue = scored.get(texts[0])
-            cells = list(texts)
+        for row in cue_rows(audit.cues):
+            cue = scored.get(row[0])
+            cells: list[Cell] = list(row)
             cells.insert(2, _range("balanced accuracy", cue))
             rows.append(cells)
         head = [*CUE_HEAD[:-1], "verdict"]
