@@ -218,6 +218,24 @@ def init(
 
 
 @app.command()
+def audit(
+    data: Annotated[Path, typer.Argument(help="A folder of images, a CSV or an npz file.")],
+    space: Annotated[
+        str | None,
+        typer.Option(help="A space file: its data section says who is whose, and what is held out."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all of it as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page that shows the pictures.")] = None,
+) -> None:
+    """Look for copies, leaks, shift and shortcuts; exit code 0: none, 1: findings, 2: unusable."""
+    from automed.audit.command import run_audit
+    from automed.study.experiment import find_space, read_experiment
+
+    settings = None if space is None else read_experiment(find_space(space)).data
+    raise typer.Exit(run_audit(data, settings, json=json, html=html))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of a space file, for editors."""
     from automed.study.experiment import schema_text

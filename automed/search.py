@@ -6,15 +6,15 @@ import contextlib
 import socket
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from automed.audit.brief import brief
 from automed.data.cache import asked_limit
 from automed.data.folds import Folds, make_folds
 from automed.data.manifest import Manifest, read_manifest
@@ -24,7 +24,7 @@ from automed.results.judge import judge
 from automed.results.show import live_view, print_verdict, untrainable
 from automed.results.status import find_study
 from automed.results.verdict import Verdict
-from automed.screen import make_console, span
+from automed.screen import make_console, progress_bar, span
 from automed.study import record
 from automed.study.cluster import choose_site
 from automed.study.crew import Orders, Site, started_ahead
@@ -215,15 +215,7 @@ def _describe(experiment: Experiment, manifest: Manifest, folds: Folds) -> str:
     splits = Counter(manifest.items[row].split for row in manifest.search)
     if len(splits) > 1:
         lines.append("searched together: " + ", ".join(f"{name} {n:,}" for name, n in sorted(splits.items())))
-    if manifest.contradicted:
-        lines.append(f"{manifest.contradicted:,} pictures stand there under more than one class")
-    if manifest.copies:
-        lines.append(f"{manifest.copies:,} copies of other pictures: never on both sides of a fold")
-    if len(manifest.straddling):
-        lines.append(
-            f"{len(manifest.straddling):,} of the held-out pictures, or others of their patients, also stand "
-            "in the search data: the held-out score is told with and without them"
-        )
+    lines += brief(manifest)
     if manifest.skipped:
         lines.append(f"left out, since they cannot be read ({len(manifest.skipped)}):")
         lines += [f"  {one}" for one in manifest.skipped]
@@ -320,12 +312,3 @@ def _refuse_unfinished(outcome: Outcome, opened: OpenStudy) -> None:
 def _judge(opened: OpenStudy, winner: record.TrialRecord, console: Console) -> Verdict:
     with progress_bar(console, f"refitting trial {winner.number} on all searched pictures") as advance:
         return judge(opened, winner, on_epoch=advance)
-
-
-@contextlib.contextmanager
-def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that hears of (done, in all), and goes when it is full."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -29,11 +29,10 @@ from automed.data.cache import (
     part_written,
     storing,
 )
-from automed.data.decode import BadPictureError, decode_file, decoding, facts_of
+from automed.data.decode import BadPictureError, decoding, facts_of
 from automed.data.manifest import Item, Manifest
-from automed.data.npz import list_npz, npz_pixels
 from automed.data.prepare import refine, resize
-from automed.data.scan import Progress, workers
+from automed.data.scan import Progress, reader, workers
 from automed.data.settings import Preprocess
 from automed.errors import DataError, Fault
 
@@ -205,12 +204,12 @@ def _build(manifest: Manifest, missing: Sequence[Kind], tell: Progress) -> None:
 
 def _preparer(manifest: Manifest, by_way: Sequence[Kind]) -> Callable[[Item], list[np.ndarray] | Fault]:
     """What decodes one picture and gives it prepared in every way, or says why it cannot be used."""
-    read = _reader(manifest)
+    read = reader(manifest)
     cv2.setNumThreads(1)  # the threads are ours
 
     def work(item: Item) -> list[np.ndarray] | Fault:
         try:
-            pixels = read(item)
+            pixels = read(item.path)
         except BadPictureError as error:
             return Fault(str(error), file=item.path)
         if facts_of(pixels, "").digest != item.digest:
@@ -239,12 +238,3 @@ def _in_order(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _reader(manifest: Manifest) -> Callable[[Item], np.ndarray]:
-    if manifest.kind != "npz":
-        return lambda item: decode_file(manifest.root / item.path)[0]
-    listing = list_npz(manifest.source)
-    if listing.faults:
-        raise DataError(listing.faults, str(manifest.source))
-    return lambda item: npz_pixels(listing.arrays, item.path)

@@ -9,15 +9,24 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import PIL
 
 from automed.data.cache import cache_folder, replacing
 from automed.data.decode import BadPictureError, Facts, decode_file, decoding, facts_of
+from automed.data.npz import list_npz, npz_pixels
+from automed.errors import DataError
+
+if TYPE_CHECKING:
+    from automed.data.manifest import Manifest
 
 Stamp = tuple[int, int, int]
 Progress = Callable[[int, int], None]
+Look = Callable[[str, np.ndarray], None]
+"""Is shown the digest and the pixels of every picture that is decoded, by any thread."""
 
 _VERSION = f"1 pillow {PIL.__version__}"
 _FRESH = 2_000_000_000  # ns; a file younger than this may change again without a new time stamp
@@ -30,37 +39,59 @@ class _Memory(msgspec.Struct):
     files: dict[str, tuple[Stamp, Facts]] = {}
 
 
-def scan_files(root: Path, paths: Sequence[str], progress: Progress | None = None) -> list[Facts | str]:
-    """The facts of every picture, in the order of `paths`, or why it cannot be used."""
+def scan_files(
+    root: Path, paths: Sequence[str], progress: Progress | None = None, look: Look | None = None
+) -> list[Facts | str]:
+    """The facts of every picture, in the order of `paths`, or why it cannot be used.
+
+    A picture that an earlier scan knows is not decoded, nor shown to `look`.
+    """
     name = hashlib.blake2b(str(root.resolve()).encode(), digest_size=16).hexdigest()
     memory_file = _memory_file(name)
     memory = _recall(memory_file)
     fresh: dict[str, tuple[Stamp, Facts]] = {}
     now = time.time_ns()
 
-    def look(path: str) -> Facts | str:
+    def find(path: str) -> Facts | str:
         stamp = _stamp(root / path)
         known = memory.files.get(path)
         if known and known[0] == stamp:
             fresh[path] = known
             return known[1]
         try:
-            facts = facts_of(*decode_file(root / path))
+            pixels, mode = decode_file(root / path)
         except BadPictureError as error:
             return str(error)
+        facts = facts_of(pixels, mode)
+        if look is not None:
+            look(facts.digest, pixels)
         if stamp and now - max(stamp[1:]) > _FRESH:
             fresh[path] = (stamp, facts)
         return facts
 
     found = []
     with decoding(), ThreadPoolExecutor(workers()) as pool:
-        for done, answer in enumerate(pool.map(look, paths), 1):
+        for done, answer in enumerate(pool.map(find, paths), 1):
             found.append(answer)
             if progress and (done % 16 == 0 or done == len(paths)):
                 progress(done, len(paths))
     if any(memory.files.get(path) != entry for path, entry in fresh.items()):
         _remember(memory_file, _Memory(files=memory.files | fresh))
     return found
+
+
+def reader(manifest: Manifest) -> Callable[[str], np.ndarray]:
+    """What gives the canonical pixels of a picture by its path; it raises `BadPictureError`.
+
+    Raises:
+        DataError: the npz file is not what it was.
+    """
+    if manifest.kind != "npz":
+        return lambda path: decode_file(manifest.root / path)[0]
+    listing = list_npz(manifest.source)
+    if listing.faults:
+        raise DataError(listing.faults, str(manifest.source))
+    return lambda path: npz_pixels(listing.arrays, path)
 
 
 def workers() -> int:

@@ -71,7 +71,7 @@ def survey(path: Path, *, progress: Progress | None = None) -> Survey:
         raise DataError([*listing.faults, nothing], str(path))
     rows = [row for row, _ in good]
     splits = Counter(row.split for row in rows)
-    test_split = _held_out(list(splits))
+    test_split = held_out_split(list(splits))
     counts = Counter(row.label for row in rows if row.split != test_split)
     shorter = sorted(min(facts.width, facts.height) for _, facts in good)
     return Survey(
@@ -83,14 +83,14 @@ def survey(path: Path, *, progress: Progress | None = None) -> Survey:
         modes=dict(Counter(facts.mode for _, facts in good).most_common()),
         channels=1 if all(facts.grey for _, facts in good) else 3,
         test_split=test_split,
-        group_column=_group_column(listing.columns),
+        group_column=group_column(listing.columns),
         group_pattern=guess_pattern(rows) if listing.kind != "npz" else None,
         bad=tuple(bad),
         faults=tuple(listing.faults),
     )
 
 
-def _held_out(splits: Sequence[str]) -> str:
+def held_out_split(splits: Sequence[str]) -> str:
     """The split that reads like a test set, else like a validation set; 'none' where all is one."""
     for start in ("test", "val"):
         for split in splits:
@@ -99,7 +99,8 @@ def _held_out(splits: Sequence[str]) -> str:
     return "none"
 
 
-def _group_column(columns: Sequence[str]) -> str | None:
+def group_column(columns: Sequence[str]) -> str | None:
+    """The column that reads like a patient's, None where there is none."""
     return next((name for name in columns for known in _GROUP_COLUMNS if name.lower() == known), None)
 
 

@@ -1,0 +1,78 @@
+"""`automed audit`: look, tell, write."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from automed.audit.examine import examine
+from automed.audit.material import load
+from automed.audit.show import print_audit
+from automed.data.cache import replacing
+from automed.data.settings import Data
+from automed.errors import Fault, UserError
+from automed.screen import make_console, progress_bar
+
+CLEAN, FINDINGS = 0, 1
+"""What the command returns; data that cannot be used is an error, with code 2."""
+
+
+def run_audit(
+    path: Path, settings: Data | None = None, *, json: Path | None = None, html: Path | None = None,
+    console: Console | None = None,
+) -> int:  # fmt: skip
+    """Audit a data set, print what is found, and write what is asked for.
+
+    Args:
+        path: a folder, a CSV or an npz file.
+        settings: what a space file says of the data; what it leaves open is guessed.
+        json: where to write all of it as JSON.
+        html: where to write a page with the pictures.
+        console: where to print.
+
+    Raises:
+        UserError: the data cannot be used at all, or a file cannot be written there.
+    """
+    console = console or make_console()
+    _refuse(json, html)
+    with contextlib.ExitStack() as bars:
+
+        def tell(what: str) -> Callable[[int, int], None]:
+            bars.close()
+            return bars.enter_context(progress_bar(console, what))
+
+        material = load(path, settings, tell("reading pictures"))
+        audit = examine(material, tell)
+    print_audit(audit, console)
+    if json is not None:
+        audit.write(json)
+        console.print(f"wrote {json}", soft_wrap=True)
+    if html is not None:
+        from automed.audit.page import audit_page
+
+        page = audit_page(audit, material.read)
+        with replacing(html) as stream:
+            stream.write(page.encode(errors="backslashreplace"))
+        console.print(f"wrote {html}", soft_wrap=True)
+    return FINDINGS if audit.findings else CLEAN
+
+
+def _refuse(*files: Path | None) -> None:
+    """Tell before the work what cannot be written after it."""
+    faults = []
+    asked = [file for file in files if file is not None]
+    for file in asked:
+        if file.is_dir():
+            faults.append(Fault("is a folder", file=str(file), hint="name a file"))
+        elif not file.parent.is_dir():
+            faults.append(Fault("there is no such folder", file=str(file.parent)))
+        elif not os.access(file.parent, os.W_OK | os.X_OK):
+            faults.append(Fault("may not be written to", file=str(file.parent)))
+    if len({file.absolute() for file in asked}) < len(asked):
+        faults.append(Fault("--json and --html name one file", file=str(asked[0])))
+    if faults:
+        raise UserError(faults)
