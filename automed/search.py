@@ -6,14 +6,13 @@ import contextlib
 import socket
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from automed.data.cache import asked_limit
 from automed.data.folds import Folds, make_folds
@@ -24,7 +23,7 @@ from automed.results.judge import judge
 from automed.results.show import live_view, print_verdict, untrainable
 from automed.results.status import find_study
 from automed.results.verdict import Verdict
-from automed.screen import make_console, span
+from automed.screen import make_console, progress_bar, span
 from automed.study import record
 from automed.study.cluster import choose_site
 from automed.study.crew import Orders, Site, started_ahead
@@ -325,12 +324,3 @@ def _refuse_unfinished(outcome: Outcome, opened: OpenStudy) -> None:
 def _judge(opened: OpenStudy, winner: record.TrialRecord, console: Console) -> Verdict:
     with progress_bar(console, f"refitting trial {winner.number} on all searched pictures") as advance:
         return judge(opened, winner, on_epoch=advance)
-
-
-@contextlib.contextmanager
-def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that hears of (done, in all), and goes when it is full."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -24,6 +24,7 @@ _EASIER = 0.1  # validation below training loss, as a share
 _MANY_TIMES = 2.0  # as far apart as folds of one model would be by chance alone
 _FAR_OFF = 3.5  # modified z-score of an outlier (Iglewicz & Hoaglin 1993)
 _FEW = 20  # pictures of a class to validate on in one fold
+_MIXES = ("mosaic", "mixup", "cutmix")
 _EDGE = 0.1  # of a range counts as its edge
 
 
@@ -89,15 +90,14 @@ def _underfitting(config: dict[str, Scalar], curves: Curves, classes: int) -> Si
     if len(train) < 4:
         return None
     before, last = float(train[-1 - len(train) // 4]), float(train[-1])
-    if last > 0.9 * math.log(classes):
+    # Other losses, and blended labels, have another value where nothing is known.
+    plain = config.get("loss.name") != "focal" and not any(config.get(f"augment.{mix}") for mix in _MIXES)
+    if plain and last > 0.9 * math.log(classes):
         told = f"the training loss ends at {last:.3g}, and guessing has {math.log(classes):.3g}"
         return Sign("underfitting", told, "another learning rate (optim.lr), or less frozen (freeze.depth)")
     if last < (1 - _STILL_FALLING) * before:
         told = f"the training loss still fell from {before:.3g} to {last:.3g} in the last quarter"
-        more = (
-            "" if config.get("schedule.name") == "cosine" else ", or a schedule that ends low (schedule.name)"
-        )
-        return Sign("underfitting", told, f"more epochs (train.epochs), a higher rate (optim.lr){more}")
+        return Sign("underfitting", told, "more epochs (train.epochs), or a higher rate (optim.lr)")
     return None
 
 
@@ -142,11 +142,9 @@ def _easier_validation(config: dict[str, Scalar], curves: Curves) -> Sign | None
         if there
     ]
     if harder:
-        return Sign(
-            "validation easier than training", told, f"that is what {' and '.join(harder)} do; milder may do"
-        )
+        return Sign(kind, told, f"that is what comes of {' and '.join(harder)}; milder may do")
     return Sign(
-        "validation easier than training", told,
+        kind, told,
         "nothing makes training harder, so look for patients or copies in both (automed audit)",
     )  # fmt: skip
 
@@ -249,6 +247,4 @@ def _edges(
             if edge:
                 told = f"the best five have {name} from {min(values):.3g} to {max(values):.3g}"
                 limit = high if word == "high" else low
-                yield Sign(
-                    "at the edge of the space", told, f"widen its range, whose {word} end is {limit:.3g}"
-                )
+                yield Sign("at the edge", told, f"widen its range, whose {word} end is {limit:.3g}")

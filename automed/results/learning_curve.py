@@ -2,8 +2,8 @@
 
 The patients are dealt into halves, quarters and eighths, and each part is cross-validated by itself: every
 picture is predicted once at every size, each size costs about one trial, and sizes differ in nothing but how
-many patients a model has learnt from, and in how many steps: epochs are the same, so small parts see fewer. An
-inverse power law is fitted through the scores.
+many patients a model has learnt from, and in how many steps: epochs are the same, so small parts see fewer.
+An inverse power law is fitted through the scores.
 
 Mukherjee et al. (2003), Estimating dataset size requirements for classifying DNA microarray data.
 Figueroa et al. (2012), Predicting sample size required for classification performance.
@@ -136,11 +136,11 @@ def _looked_ahead(
     metric: str, sizes: tuple[Size, ...], fits: Sequence[tuple[float, float, float]]
 ) -> LearningCurve:
     most = sizes[-1].patients
-    ahead = []
+    ahead: list[Size] = []
     for times in _AHEAD:
-        values = [power_law(times * most, *fit) for fit in fits]
+        values = [float(power_law(times * most, *fit)) for fit in fits]
         ahead.append(Size(times * most, *_interval(values)))
-    gains = [power_law(2 * most, *fit) - power_law(most, *fit) for fit in fits]
+    gains = [float(power_law(2 * most, *fit) - power_law(most, *fit)) for fit in fits]
     return LearningCurve(
         metric, sizes, tuple(ahead), ceiling=_interval([fit[0] for fit in fits]), gain=_interval(gains)
     )
@@ -171,7 +171,8 @@ def fit_power_law(
         )  # fmt: skip
     except (RuntimeError, ValueError):
         return None
-    return float(found[0]), float(found[1]), float(found[2])
+    ceiling, loss, rate = found.tolist()
+    return ceiling, loss, rate
 
 
 def _bootstrap(

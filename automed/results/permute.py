@@ -75,7 +75,7 @@ def compare_with_chance(
     ])  # fmt: skip
     low, high = np.quantile(null, [0.005, 0.995]).tolist()
     p = (1 + np.count_nonzero(null >= score)) / (1 + len(null))
-    return Chance(score, low, high, p)
+    return Chance(score, low, high, float(p))
 
 
 def _within(

@@ -44,7 +44,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Retrained:
-    """Out-of-fold predictions: `probability` (n, classes) for the rows `index` (n,), in the folds `fold` (n,).
+    """Out-of-fold predictions: `probability` (n, classes) for rows `index` (n,), in the folds `fold` (n,).
 
     `fold_scores` are of the study's metric.
     """
