@@ -13,8 +13,8 @@ from automed.study.record import Result, TrialRecord
 PLAIN = to_flat(from_flat({"model.name": "resnet18", "optim.lr": 1e-3}))
 TRIAL = TrialRecord(
     number=0, state="complete", params={}, config=PLAIN, score=0.8,
-    fold_scores=(0.80, 0.79, 0.81, 0.80, 0.80), curve=(), epochs=8, folds=5, result=Result(), lease=None, source="", same_as=None, attempts=1, start=None,
-    finish=None,
+    fold_scores=(0.80, 0.79, 0.81, 0.80, 0.80), curve=(), epochs=8, folds=5, result=Result(), lease=None,
+    source="", same_as=None, attempts=1, start=None, finish=None,
 )  # fmt: skip
 GOOD = [1.0, 0.7, 0.5, 0.42, 0.38, 0.36, 0.355, 0.35]
 
