@@ -295,6 +295,28 @@ def calibrate(
 
 
 @app.command()
+def certify(
+    study: Named = None,
+    deals: Annotated[int, typer.Option(min=1, help="Trainings on fresh folds.")] = 1,
+    shuffles: Annotated[int, typer.Option(min=0, help="Trainings on shuffled labels.")] = 1,
+    curve: Annotated[
+        bool, typer.Option(help="Train on fewer patients too, and look ahead to more of them.")
+    ] = True,
+    storage: Storage = None,
+    studies: Studies = _STUDIES,
+) -> None:
+    """Train the winner again on fresh folds, shuffled labels and fewer patients; exit code 1: a leak."""
+    from automed.results.certificate import run_certify
+    from automed.results.certify import Wanted
+
+    certificate = run_certify(
+        studies, study, Wanted(deals=deals, shuffles=shuffles, curve=curve), storage=storage
+    )  # fmt: skip
+    if certificate.leaks:
+        raise typer.Exit(1)
+
+
+@app.command()
 def upgrade(study: Named = None, storage: Storage = None, studies: Studies = _STUDIES) -> None:
     """Bring the database of a study up to the installed Optuna, after a backup."""
     from automed.results.status import find_study

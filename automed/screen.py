@@ -24,6 +24,17 @@ def make_console(width: int | None = None) -> Console:
     return console
 
 
+@contextlib.contextmanager
+def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that hears of (done, in all), and goes when it is full."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def span(seconds: float) -> str:
     """A length of time as people say it: 42 s, 12 min, 3 h 20 min."""
     if seconds < 90:

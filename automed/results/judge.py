@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import shutil
 import statistics
 from collections.abc import Callable, Sequence
@@ -18,11 +17,10 @@ from automed.data.manifest import Manifest
 from automed.errors import AutomedError
 from automed.results.honest import Honest, judge_choice, judge_held_out
 from automed.results.predictions import load_predictions
+from automed.results.training import train_apart
 from automed.results.verdict import Verdict, held_out_parts, score_held_out, score_out_of_fold
 from automed.study import record
-from automed.study.machine import environment, visible_gpus
 from automed.study.open import OpenStudy
-from automed.study.process import Child, Note, ending
 from automed.study.record import TrialRecord
 from automed.study.work import TRAIN
 
@@ -138,36 +136,20 @@ def _refit(
     opened: OpenStudy, winner: TrialRecord, epochs: int, out: Path,
     on_epoch: OnEpoch | None, command: Sequence[str],
 ) -> None:  # fmt: skip
-    inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
-    log_file = opened.folder / "logs" / "refit.log"
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    # One process has the machine to itself.
-    threads = environment(0, 1, visible_gpus())
-    with log_file.open("a", encoding="utf-8") as log:
-        process = Child(command, inbox, log, environment=threads)
-        try:
-            process.tell(
-                do="refit", study=str(opened.folder), out=str(out),
-                trial=str(opened.folder / "trials" / winner.folder),
-                seed=opened.experiment.study.seed, number=winner.number, epochs=epochs,
-                micro_batch=winner.result.plan.get("micro_batch"),
-            )  # fmt: skip
-            trained = 0
-            while not _ended(note := inbox.get(), log_file):
-                if note.event["event"] == "waiting":
-                    continue
-                trained += 1
-                if on_epoch is not None:
-                    on_epoch(trained, epochs)
-                process.tell(go=True)
-        finally:
-            process.end(now=True)
+    trained = 0
 
+    def hear(event: dict[str, Any]) -> None:
+        nonlocal trained
+        if event["event"] == "epoch":
+            trained += 1
+            if on_epoch is not None:
+                on_epoch(trained, epochs)
 
-def _ended(note: Note, log: Path) -> bool:
-    event: dict[str, Any] = note.event
-    if note.what == "exit":
-        raise AutomedError(f"{ending(event['code'])} while it refitted the winner (see {log})")
-    if event["event"] == "fault":
-        raise AutomedError(f"the winner could not be refitted: {event['reason']} (see {log})")
-    return bool(event["event"] == "done")
+    request = {
+        "do": "refit", "study": str(opened.folder), "out": str(out),
+        "trial": str(opened.folder / "trials" / winner.folder),
+        "seed": opened.experiment.study.seed, "number": winner.number, "epochs": epochs,
+        "micro_batch": winner.result.plan.get("micro_batch"),
+    }  # fmt: skip
+    log = opened.folder / "logs" / "refit.log"
+    train_apart(request, log, "it refitted the winner", hear=hear, command=command)

@@ -1,0 +1,55 @@
+"""Have something trained in a process of its own, with the whole machine to itself, outside of any search."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from automed.errors import AutomedError
+from automed.study.machine import environment, visible_gpus
+from automed.study.process import Child, Note, ending
+from automed.study.work import TRAIN
+
+Hear = Callable[[dict[str, Any]], None]
+"""Hears of what the process tells before its end."""
+
+_ASKS = ("resumed", "epoch", "fold")
+
+
+def train_apart(
+    request: dict[str, Any], log_file: Path, what: str, *, hear: Hear, command: Sequence[str] = TRAIN
+) -> dict[str, Any]:
+    """Send one request to a new training process, let it run to its end, and return what it came to.
+
+    Args:
+        request: as `automed.child` reads it.
+        log_file: takes what the process prints.
+        what: was done, for the message of an error: `it refitted the winner`.
+        hear: is told of epochs and folds, and of what they wait for.
+        command: the process.
+
+    Raises:
+        AutomedError: it could not be trained.
+    """
+    inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with log_file.open("a", encoding="utf-8") as log:
+        process = Child(command, inbox, log, environment=environment(0, 1, visible_gpus()))
+        try:
+            process.tell(**request)
+            while True:
+                note = inbox.get()
+                event: dict[str, Any] = note.event
+                if note.what == "exit":
+                    raise AutomedError(f"{ending(event['code'])} while {what} (see {log_file})")
+                if event["event"] == "fault":
+                    raise AutomedError(f"stopped while {what}: {event['reason']} (see {log_file})")
+                if event["event"] == "done":
+                    return event
+                hear(event)
+                if event["event"] in _ASKS:
+                    process.tell(go=True)
+        finally:
+            process.end(now=True)
