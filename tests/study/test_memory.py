@@ -30,7 +30,7 @@ space:
   train: {epochs: 1, batch: BATCH}
   preprocess: {channels: 1}
 """
-SPARE = 380 << 20
+SPARE = 280 << 20
 
 
 @pytest.fixture(scope="module")
