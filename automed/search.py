@@ -92,10 +92,7 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict:
         manifest = read_images(experiment, data_path(experiment, wish), console)
         folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
         console.print(_describe(experiment, manifest, folds), soft_wrap=True)
-        if wish.launcher == "local":
-            _refuse_crowded(experiment, manifest)
-        if not (folder / "study.json").exists():
-            _try_networks(experiment, manifest, console)
+        _vet(experiment, manifest, wish, console, tried=(folder / "study.json").exists())
         with served(wish.storage, folder, make=True) as storage:
             opened = open_study(experiment, manifest, folds, folder=folder, storage=storage, old=old)
             with contextlib.closing(opened):
@@ -224,19 +221,16 @@ def _describe(experiment: Experiment, manifest: Manifest, folds: Folds) -> str:
     return "\n".join(lines)
 
 
-def _vet(experiment: Experiment, manifest: Manifest, visit: Visit, console: Console) -> None:
-    if visit.launcher == "local":
-        _refuse_crowded(experiment, manifest)
-    _try_networks(experiment, manifest, console)
+def _vet(
+    experiment: Experiment, manifest: Manifest, asked: Wish | Visit, console: Console, *, tried: bool = False
+) -> None:
+    """Refuse what could never be trained here; networks only where they were not `tried` before."""
+    if asked.launcher == "local":  # elsewhere, each worker's machine has a cache of its own
+        from automed.study.pictures import refuse_crowded
 
-
-def _refuse_crowded(experiment: Experiment, manifest: Manifest) -> None:
-    from automed.study.pictures import refuse_crowded
-
-    refuse_crowded(experiment.space, manifest)
-
-
-def _try_networks(experiment: Experiment, manifest: Manifest, console: Console) -> None:
+        refuse_crowded(experiment.space, manifest)
+    if tried:
+        return
     with tempfile.TemporaryFile("w+") as log, progress_bar(console, "trying networks") as advance:
         preflight(experiment, classes=len(manifest.classes), log=log, on_network=advance)
 

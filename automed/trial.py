@@ -25,7 +25,6 @@ from automed.job import open_job
 from automed.models.weights import weight_source
 from automed.result import Epoch, TrialResult
 from automed.tasks.classify import Classify
-from automed.train import checkpoint as checkpoints
 from automed.train.checkpoint import Checkpoint
 from automed.train.clock import Clock
 from automed.train.crossval import Reporter, cross_validate
@@ -78,8 +77,7 @@ def run_trial(
     manifest, folds, job = open_job(study)
     kept = None
     if checkpoint is not None:
-        of = [manifest.fingerprint, folds.fingerprint, job.metric, config, seed, number]
-        key = msgspec.json.encode([checkpoints.VERSION, *of])
+        key = msgspec.json.encode([manifest.fingerprint, folds.fingerprint, job.metric, config, seed, number])
         kept = Checkpoint(checkpoint, hashlib.sha256(key).hexdigest())
     return cross_validate(
         config,

@@ -129,8 +129,10 @@ def test_a_limit_that_is_no_size_is_one_error_and_nothing_is_made(
     said = search(shell(tmp_path, AUTOMED_CACHE_LIMIT="20"), images, code=2)
     assert said == "$AUTOMED_CACHE_LIMIT: '20' is no size: write 800MB, 4GB or 2GiB, or 0 for all there is\n"
     assert [file.name for file in tmp_path.iterdir()] == ["small.yaml"]
-    said = search(shell(tmp_path, AUTOMED_CACHE_LIMIT="0.01MB"), images, code=2)
-    assert "x1 need 0.1 MB, but the cache holds 0 MB" in said
+    (tmp_path / "small.yaml").write_text(SPACE.replace("image_size: 32", "image_size: 512"))
+    said = search(shell(tmp_path, AUTOMED_CACHE_LIMIT="2MB"), images, code=2)
+    need = "the prepared pictures of 512x512x1 need 19 MB, but the cache holds 2 MB"
+    assert need in said and "nothing was run" in said
     assert [file.name for file in tmp_path.iterdir()] == ["small.yaml"]
     command = ("worker", "--study", "small", "--studies", "studies")
     assert "is no size" in shell(tmp_path, AUTOMED_CACHE_LIMIT="20").run(*command, code=2)

@@ -31,6 +31,8 @@ except ImportError:  # Windows: what dead processes left is known by its age
     fcntl = None  # type: ignore[assignment]
 
 LIMIT = "AUTOMED_CACHE_LIMIT"
+ELSEWHERE = "$AUTOMED_CACHE names another folder"
+"""The hint where the cache cannot be used."""
 SPARE = 64 << 20  # bytes left free on the disk
 _LIMITED = ("images", "features")
 _USUAL = 20 * 10**9
@@ -186,7 +188,7 @@ def make_room(needed: int) -> None:
 def _no_room(needed: int, limit: int) -> NoRoomError:
     free, words = _free(), f"need {size_text(needed)}, but"
     if needed + SPARE > free + held():
-        return NoRoomError(f"{words} {size_text(free)} are free", "$AUTOMED_CACHE names another folder")
+        return NoRoomError(f"{words} {size_text(free)} are free", ELSEWHERE)
     if needed > limit:
         return NoRoomError(f"{words} the cache may hold {size_text(limit)}", f"${LIMIT} allows more")
     return NoRoomError(f"{words} other processes are filling the cache", f"${LIMIT} allows more")

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from automed.data.cache import (
+    ELSEWHERE,
     NoRoomError,
     acquired,
     cache_folder,
@@ -40,7 +41,6 @@ VERSION = 1
 """Raise it when `prepare` changes what it returns."""
 _AHEAD = 64 << 20  # bytes of prepared pictures that may wait for their turn to be written
 _PACE = 0.5  # least seconds between two words of progress
-_ELSEWHERE = "$AUTOMED_CACHE names another folder"
 
 Wanted = tuple[Preprocess, int]
 """How pictures are prepared, and to which size."""
@@ -117,7 +117,7 @@ def load_images(
             mark_used(kind.file)
             return images
         _build_missing(manifest, [kind], progress)
-    raise DataError(Fault("the prepared pictures do not stay", file=str(kind.file), hint=_ELSEWHERE))
+    raise DataError(Fault("the prepared pictures do not stay", file=str(kind.file), hint=ELSEWHERE))
 
 
 def prepare_images(manifest: Manifest, wanted: Sequence[Wanted], progress: Progress | None = None) -> None:
@@ -151,7 +151,7 @@ def _build_missing(manifest: Manifest, wanted: Sequence[Kind], progress: Progres
         raise DataError(Fault(f"the prepared pictures {error}", file=place, hint=error.hint)) from None
     except OSError as error:
         message = f"the prepared pictures cannot be written: {error.strerror or error}"
-        raise DataError(Fault(message, file=str(cache_folder("images")), hint=_ELSEWHERE)) from None
+        raise DataError(Fault(message, file=str(cache_folder("images")), hint=ELSEWHERE)) from None
 
 
 def _paced(progress: Progress | None) -> Progress:

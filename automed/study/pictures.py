@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from automed.config import TrialConfig, from_flat
-from automed.data.cache import LIMIT, cache_limit, cache_root, most_room
+from automed.data.cache import ELSEWHERE, LIMIT, cache_limit, cache_root, most_room
 from automed.data.images import Wanted, kinds, prepare_images
 from automed.data.manifest import Manifest
 from automed.data.scan import Progress
@@ -78,10 +78,9 @@ def refuse_crowded(space: SearchSpace, manifest: Manifest) -> None:
         room, wanted = most_room(), kinds(manifest, _uses(space)[0])
     except OSError as error:
         message = f"there can be no cache here: {error.strerror or error}"
-        hint = "$AUTOMED_CACHE names another folder"
-        raise DataError(Fault(message, file=str(cache_root()), hint=hint)) from None
+        raise DataError(Fault(message, file=str(cache_root()), hint=ELSEWHERE)) from None
     crowded = {kind.bytes: kind for kind in wanted if kind.bytes > room}
-    holds, hint = size_text(max(0, room)), f"${LIMIT} allows more, and $AUTOMED_CACHE names another folder"
+    holds, hint = size_text(max(0, room)), f"${LIMIT} allows more, and {ELSEWHERE}"
     faults = []
     for size, kind in sorted(crowded.items()):
         what = f"the prepared pictures of {'x'.join(map(str, kind.shape[1:]))}"

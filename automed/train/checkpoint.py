@@ -18,10 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-VERSION = 3
-"""Raise it when a state holds other things: what an older automed left is then trained anew."""
-
 CANNOT_WRITE = "the checkpoint cannot be written"
+_VERSION = 3  # raise it when a state holds other things: what an older automed left is then trained anew
 _KEPT = 2
 _TENSOR, _ARRAY, _DTYPE, _TUPLE, _PAIRS = "tensor", "array", "dtype", "tuple", "pairs"
 
@@ -35,7 +33,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        self.folder, self.key = folder, key
+        self.folder, self.key = folder, f"{_VERSION} {key}"
 
     def save(self, state: Any) -> None:
         """Write a state: dicts, lists, tuples, numbers, text, None, numpy arrays and tensors, nested.

@@ -264,9 +264,8 @@ def objective(
     inside, epochs, labels = 0.0, config.train.epochs, pictures[1]
     classes = len(set(labels))
     for fold in range(int(pictures[2].max()) + 1):
-        random_state = RandomState(
-            (asked.seed, trial.number, fold)
-        )  # automed's, so that both draw the same weights
+        # automed's, so that both draw the same weights
+        random_state = RandomState((asked.seed, trial.number, fold))
         with random_state.held():
             network = build_network(
                 config.model, config.freeze, config.dropout, classes=classes, channels=3,

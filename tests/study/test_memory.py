@@ -26,7 +26,7 @@ SPACE = """
 study: {name: tight, folds: 2, pruner: none}
 data: {group: {pattern: '^(P[0-9]+)_'}, test: Testing}
 space:
-  model: {name: resnet10t, image_size: 128}
+  model: {name: resnet10t, image_size: 176}
   train: {epochs: 1, batch: BATCH}
   preprocess: {channels: 1}
 """
