@@ -1,0 +1,285 @@
+"""Near copies that are known because they were planted: how many are found, and what else is called one.
+
+    python studies/audit/near_copies.py --data ../shared/data --out studies/audit
+
+The different pictures of each set stand beside altered copies of some of them. A pair of unplanted pictures
+that is called a near copy is right if somebody looked at both and found them to be one picture (judged.csv);
+--walls FOLDER draws them for that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from automed.data.decode import decode_file
+from automed.data.look_alikes import Pair, find_look_alikes
+from automed.data.manifest import Manifest, read_manifest
+from automed.data.scan import reader
+from automed.data.settings import Data
+
+EVERYTHING = Data(group="none", on_bad_image="skip")
+SETS = {"brain-tumor-mri": (60, 0), "breastmnist.npz": (60, 224), "covid19-xray": (30, 0)}
+"""Each set's name, the copies planted of each kind, and the side to which it is blown up first."""
+Plant = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Looked = dict[tuple[str, str], bool]
+"""Whether two pictures of a set are one, as somebody saw them."""
+
+
+def resized(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    factor = rng.uniform(0.4, 1.6)
+    height, width = (max(16, round(side * factor)) for side in pixels.shape[:2])
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def recompressed(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=int(rng.integers(30, 91)))
+    return np.asarray(Image.open(stream))
+
+
+def brightened(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.clip(np.rint(pixels * rng.choice([0.9, 1.1])), 0, 255).astype(np.uint8)
+
+
+def flipped(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.flip(pixels, int(rng.integers(2)))
+
+
+def cropped(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A window of 95 % of both sides, anywhere."""
+    cut = [round(0.05 * side) for side in pixels.shape[:2]]
+    top, left = (int(rng.integers(one + 1)) for one in cut)
+    return pixels[top : pixels.shape[0] - cut[0] + top, left : pixels.shape[1] - cut[1] + left]
+
+
+def trimmed(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    down, across = (round(0.05 * side) for side in pixels.shape[:2])
+    return pixels[down:-down, across:-across]
+
+
+def turned(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.rot90(pixels, int(rng.integers(1, 4)))
+
+
+def worked_over(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return recompressed(np.ascontiguousarray(brightened(resized(flipped(pixels, rng), rng), rng)), rng)
+
+
+KINDS: dict[str, Plant] = {
+    "resized": resized, "JPEG quality 30-90": recompressed, "brightness ±10 %": brightened,
+    "flipped": flipped, "cropped by 5 %": cropped,
+    "5 % cut from every side": trimmed, "turned by 90, 180 or 270°": turned,
+    "flipped, resized, ±10 %, JPEG": worked_over,
+}  # fmt: skip
+"""The first five are the 300 of the issue; the others go further."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A set with plants in it, as the search for near copies saw it.
+
+    `origin` is the path in the set of every row's picture, `kind` how it was altered: '' where it was not.
+    """
+
+    origin: list[str]
+    kind: list[str]
+    pairs: tuple[Pair, ...]
+    manifest: Manifest
+
+
+def plant(source: Path, folder: Path, each: int, side: int, seed: int) -> Trial:
+    """Lay out the different pictures of a set and the plants in a folder, and search that."""
+    manifest = read_manifest(EVERYTHING, source)
+    first: dict[str, int] = {}
+    for row, item in enumerate(manifest.items):
+        first.setdefault(item.digest, row)
+    read, rng = reader(manifest), np.random.default_rng(seed)
+    chosen = dict(
+        zip(
+            rng.permutation(list(first.values()))[: each * len(KINDS)].tolist(), _endless(KINDS), strict=False
+        )
+    )
+    told: dict[str, tuple[str, str]] = {}
+    for number, row in enumerate(first.values()):
+        path = manifest.items[row].path
+        name = f"originals/{number:05d}.png"
+        (folder / name).parent.mkdir(exist_ok=True)
+        if manifest.kind == "npz" or side:
+            pixels = _blown_up(read(path), side)
+            Image.fromarray(pixels).save(folder / name, compress_level=1)
+        else:
+            name = name.replace(".png", Path(path).suffix)
+            (folder / name).symlink_to((manifest.root / path).resolve())
+        told[name] = (path, "")
+        if row in chosen:
+            copy = f"planted/{number:05d}.png"
+            (folder / copy).parent.mkdir(exist_ok=True)
+            altered = KINDS[chosen[row]](decode_file(folder / name)[0], rng)
+            Image.fromarray(np.ascontiguousarray(altered)).save(folder / copy, compress_level=1)
+            told[copy] = (path, chosen[row])
+    planted = read_manifest(EVERYTHING, folder)
+    pairs = find_look_alikes(planted)
+    origin, kind = zip(*(told[item.path] for item in planted.items), strict=True)
+    return Trial(list(origin), list(kind), pairs, planted)
+
+
+def _endless(kinds: Sequence[str] | dict[str, Plant]) -> list[str]:
+    return list(kinds) * 1000
+
+
+def _blown_up(pixels: np.ndarray, side: int) -> np.ndarray:
+    if not side:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def score(name: str, trial: Trial, looked: Looked) -> list[dict[str, object]]:
+    """One row a kind: of the plants of a kind the share found, of the pairs they are in the share that is right."""
+    rows = []
+    called: dict[str, list[bool]] = {kind: [] for kind in ["", *KINDS]}
+    found = Counter[str]()
+    for pair in trial.pairs:
+        one, other = trial.origin[pair.first], trial.origin[pair.second]
+        right = one == other or looked.get((min(one, other), max(one, other)), False)
+        kinds = {trial.kind[pair.first], trial.kind[pair.second]} - {""}
+        for kind in kinds or {""}:
+            called[kind].append(right)
+        if one == other:
+            found.update(kinds)
+    for kind in [*KINDS, ""]:
+        planted = trial.kind.count(kind) if kind else 0
+        rows.append({
+            "set": name, "kind": kind or "none planted", "planted": planted or "", "found": found[kind] or "",
+            "recall": f"{found[kind] / planted:.3f}" if planted else "",
+            "pairs_called": len(called[kind]), "pairs_right": sum(called[kind]),
+            "precision": f"{np.mean(called[kind]):.3f}" if called[kind] else "",
+        })  # fmt: skip
+    return rows
+
+
+def draw_walls(name: str, trial: Trial, folder: Path, per_wall: int = 40) -> None:
+    """Every unplanted pair side by side, the least alike first, with its rank in the file of pairs beside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unplanted = [pair for pair in trial.pairs if not trial.kind[pair.first] and not trial.kind[pair.second]]
+    unplanted.sort(key=lambda pair: -pair.difference)
+    read = reader(trial.manifest)
+    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["rank", "first", "second", "kind", "difference"])
+        for rank, pair in enumerate(unplanted):
+            writer.writerow(
+                [rank, trial.origin[pair.first], trial.origin[pair.second], pair.kind, pair.difference]
+            )
+    for start in range(0, len(unplanted), per_wall):
+        cells = []
+        for rank, pair in enumerate(unplanted[start : start + per_wall], start):
+            two = [_shown(read(trial.manifest.items[row].path)) for row in (pair.first, pair.second)]
+            cell = np.vstack([np.hstack(two), np.zeros((16, 360), np.uint8)])
+            text = f"{rank}: {pair.kind} {pair.difference:.4f}"
+            cv2.putText(cell, text, (2, 192), cv2.FONT_HERSHEY_SIMPLEX, 0.4, 255, 1)
+            cells.append(np.pad(cell, 2, constant_values=90))
+        cells += [np.zeros_like(cells[0])] * (-len(cells) % 5)
+        wall = np.vstack([np.hstack(cells[at : at + 5]) for at in range(0, len(cells), 5)])
+        Image.fromarray(wall).save(folder / f"{name}-{start // per_wall}.png")
+
+
+def _shown(pixels: np.ndarray) -> np.ndarray:
+    grey = Image.fromarray(pixels).convert("L")
+    return np.asarray(grey.resize((180, 180), Image.Resampling.BICUBIC))
+
+
+def costs(source: Path) -> dict[str, object]:
+    """CPU seconds of one whole set: decoding alone, decoding with the search, and the search of a second run."""
+    seconds = []
+    for group in ("none", "look_alikes", "look_alikes"):
+        with tempfile.TemporaryDirectory() as cache:
+            if len(seconds) < 2:
+                os.environ["AUTOMED_CACHE"] = cache
+                seconds.append(_cpu(lambda group=group: read_manifest(Data(group=group), source)))
+            if len(seconds) == 2:
+                seconds.append(_cpu(lambda group=group: read_manifest(Data(group=group), source)))
+                break
+    names = ("scan", "scan_with_look_alikes", "second_run")
+    return {name: f"{value:.1f}" for name, value in zip(names, seconds, strict=True)}
+
+
+def _cpu(run: Callable[[], object]) -> float:
+    began = time.process_time()
+    run()
+    return time.process_time() - began
+
+
+def across_splits(source: Path) -> dict[str, int]:
+    """How many near copies of a set stand on both sides of its splits."""
+    manifest = read_manifest(EVERYTHING, source)
+    splits: dict[str, set[str]] = {}
+    for item in manifest.items:
+        splits.setdefault(item.digest, set()).add(item.split)
+    pairs = find_look_alikes(manifest)
+    digests = [(manifest.items[pair.first].digest, manifest.items[pair.second].digest) for pair in pairs]
+    parted = [two for two in digests if splits[two[0]] != splits[two[1]] or len(splits[two[0]]) > 1]
+    return {"near_copies": len(pairs), "across_splits": len(parted)}
+
+
+def read_looked(file: Path) -> dict[str, Looked]:
+    """What was seen of each set."""
+    looked: dict[str, Looked] = {}
+    if file.exists():
+        with file.open(newline="", encoding="utf-8") as stream:
+            for line in csv.DictReader(stream):
+                two = sorted((line["first"], line["second"]))
+                looked.setdefault(line["set"], {})[two[0], two[1]] = line["seen"] == "same"
+    return looked
+
+
+def write(file: Path, rows: Sequence[dict[str, object]]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--walls", type=Path)
+    parser.add_argument("--sets", nargs="*", default=list(SETS))
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    looked, rows, spent = read_looked(asked.out / "judged.csv"), [], []
+    for name in asked.sets:
+        each, side = SETS[name]
+        with tempfile.TemporaryDirectory() as place:
+            (Path(place) / "cache").mkdir()
+            (Path(place) / "set").mkdir()
+            os.environ["AUTOMED_CACHE"] = str(Path(place) / "cache")
+            trial = plant(asked.data / name, Path(place) / "set", each, side, asked.seed)
+            if asked.walls:
+                draw_walls(name, trial, asked.walls)
+            rows += score(name, trial, looked.get(name, {}))
+            spent.append({"set": name, **across_splits(asked.data / name)})
+        for row in rows[-len(KINDS) - 1 :]:
+            print(*row.values(), sep="\t", flush=True)
+    write(asked.out / "near_copies.csv", rows)
+    print(spent)
+
+
+if __name__ == "__main__":
+    main()
