@@ -1,7 +1,7 @@
 """Where automed keeps what it can compute again, and how it writes files that others may be reading.
 
 Prepared pictures, kept features and thumbnails share one limit on their size: what was used longest ago goes
-first, and a process that has mapped a file which is removed keeps it. The folders hold plain files from `storing`.
+first, and a process that has mapped a file which is removed keeps it. All are files from `storing`.
 """
 
 from __future__ import annotations

@@ -64,7 +64,8 @@ def score_out_of_fold(manifest: Manifest, trial: Path) -> Scored:
         for name in folds[0]
     }
     scores = {name: float(np.mean([one[name] for one in folds])) for name in folds[0]}
-    return _scored("cross-validated", labels, probability, scores, spread)
+    name = f"cross-validated ({manifest.searched_as})" if manifest.searched_as else "cross-validated"
+    return _scored(name, labels, probability, scores, spread)
 
 
 def score_held_out(manifest: Manifest, index: np.ndarray, probability: np.ndarray) -> list[Scored]:
@@ -74,7 +75,7 @@ def score_held_out(manifest: Manifest, index: np.ndarray, probability: np.ndarra
     patients.
     """
     labels = manifest.labels[index]
-    name = f"held out ({manifest.test_split})"
+    name = f"held out ({manifest.held_out_as})"
     new = ~np.isin(index, manifest.straddling)
     if not new.any():
         name += ", all of it seen by the search"
