@@ -29,7 +29,7 @@ from PIL import Image
 
 from automed.data.decode import decode_file
 from automed.data.look_alikes import Pair, find_look_alikes
-from automed.data.manifest import Manifest, read_manifest
+from automed.data.manifest import Item, Manifest, read_manifest
 from automed.data.scan import reader
 from automed.data.settings import Data
 
@@ -68,7 +68,7 @@ def cropped(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return pixels[top : pixels.shape[0] - cut[0] + top, left : pixels.shape[1] - cut[1] + left]
 
 
-def trimmed(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def trimmed(pixels: np.ndarray, _: np.random.Generator) -> np.ndarray:
     down, across = (round(0.05 * side) for side in pixels.shape[:2])
     return pixels[down:-down, across:-across]
 
@@ -133,7 +133,7 @@ def plant(source: Path, folder: Path, each: int, side: int, seed: int) -> Trial:
             altered = KINDS[chosen[row]](decode_file(folder / name)[0], rng)
             Image.fromarray(np.ascontiguousarray(altered)).save(folder / copy, compress_level=1)
             told[copy] = (path, chosen[row])
-    planted = read_manifest(EVERYTHING, folder)
+    planted = read_manifest(Data(group="look_alikes"), folder)
     pairs = find_look_alikes(planted)
     origin, kind = zip(*(told[item.path] for item in planted.items), strict=True)
     return Trial(list(origin), list(kind), pairs, planted)
@@ -150,7 +150,7 @@ def _blown_up(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def score(name: str, trial: Trial, looked: Looked) -> list[dict[str, object]]:
-    """One row a kind: of the plants of a kind the share found, of the pairs they are in the share that is right."""
+    """One row a kind: the share of its plants that is found, and of the pairs they are in, that is right."""
     rows = []
     called: dict[str, list[bool]] = {kind: [] for kind in ["", *KINDS]}
     found = Counter[str]()
@@ -204,37 +204,43 @@ def _shown(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(grey.resize((180, 180), Image.Resampling.BICUBIC))
 
 
-def costs(source: Path) -> dict[str, object]:
-    """CPU seconds of one whole set: decoding alone, decoding with the search, and the search of a second run."""
-    seconds = []
-    for group in ("none", "look_alikes", "look_alikes"):
-        with tempfile.TemporaryDirectory() as cache:
-            if len(seconds) < 2:
-                os.environ["AUTOMED_CACHE"] = cache
-                seconds.append(_cpu(lambda group=group: read_manifest(Data(group=group), source)))
-            if len(seconds) == 2:
-                seconds.append(_cpu(lambda group=group: read_manifest(Data(group=group), source)))
-                break
-    names = ("scan", "scan_with_look_alikes", "second_run")
-    return {name: f"{value:.1f}" for name, value in zip(names, seconds, strict=True)}
+def survey(name: str, source: Path, place: Path) -> dict[str, object]:
+    """The near copies of a set as it is, and the CPU seconds that it takes to find them.
+
+    `held_out_equal` counts pictures of its test split whose pixels also stand in another one, and
+    `held_out_near` those that only have a near copy there.
+    """
+    spent = []
+    for cache, group in (("first", "none"), ("second", "look_alikes"), ("second", "look_alikes")):
+        os.environ["AUTOMED_CACHE"] = str(place / cache)
+        began = time.process_time()
+        manifest = read_manifest(Data(group=group, on_bad_image="skip"), source)  # type: ignore[arg-type]
+        spent.append(time.process_time() - began)
+    items = manifest.items
+    equal, alike = _splits([item.digest for item in items], items), _splits([i.alike for i in items], items)
+    pairs = [(items[one.first].digest, items[one.second].digest) for one in find_look_alikes(manifest)]
+    held_out = min((item.split for item in items), key=_training)
+    tested = [item for item in items if item.split == held_out]
+    return {
+        "set": name, "pictures": len(items), "different": len(equal), "near_copies": len(pairs),
+        "near_copies_across_splits": sum(len(equal[one] | equal[other]) > 1 for one, other in pairs),
+        "held_out": len(tested), "held_out_equal": sum(len(equal[one.digest]) > 1 for one in tested),
+        "held_out_near": sum(len(equal[one.digest]) == 1 < len(alike[one.alike]) for one in tested),
+        "scan_cpu_s": f"{spent[0]:.1f}", "scan_and_near_copies_cpu_s": f"{spent[1]:.1f}",
+        "again_cpu_s": f"{spent[2]:.1f}",
+    }  # fmt: skip
 
 
-def _cpu(run: Callable[[], object]) -> float:
-    began = time.process_time()
-    run()
-    return time.process_time() - began
+def _splits(keys: Sequence[str], items: Sequence[Item]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for key, item in zip(keys, items, strict=True):
+        found.setdefault(key, set()).add(item.split)
+    return found
 
 
-def across_splits(source: Path) -> dict[str, int]:
-    """How many near copies of a set stand on both sides of its splits."""
-    manifest = read_manifest(EVERYTHING, source)
-    splits: dict[str, set[str]] = {}
-    for item in manifest.items:
-        splits.setdefault(item.digest, set()).add(item.split)
-    pairs = find_look_alikes(manifest)
-    digests = [(manifest.items[pair.first].digest, manifest.items[pair.second].digest) for pair in pairs]
-    parted = [two for two in digests if splits[two[0]] != splits[two[1]] or len(splits[two[0]]) > 1]
-    return {"near_copies": len(pairs), "across_splits": len(parted)}
+def _training(split: str) -> int:
+    """Sorts the split that reads like a test set first."""
+    return next((rank for rank, start in enumerate(("test", "val")) if split.lower().startswith(start)), 2)
 
 
 def read_looked(file: Path) -> dict[str, Looked]:
@@ -267,18 +273,17 @@ def main() -> None:
     for name in asked.sets:
         each, side = SETS[name]
         with tempfile.TemporaryDirectory() as place:
-            (Path(place) / "cache").mkdir()
             (Path(place) / "set").mkdir()
-            os.environ["AUTOMED_CACHE"] = str(Path(place) / "cache")
+            spent.append(survey(name, asked.data / name, Path(place)))
+            print(*spent[-1].items(), flush=True)
             trial = plant(asked.data / name, Path(place) / "set", each, side, asked.seed)
             if asked.walls:
                 draw_walls(name, trial, asked.walls)
             rows += score(name, trial, looked.get(name, {}))
-            spent.append({"set": name, **across_splits(asked.data / name)})
         for row in rows[-len(KINDS) - 1 :]:
             print(*row.values(), sep="\t", flush=True)
     write(asked.out / "near_copies.csv", rows)
-    print(spent)
+    write(asked.out / "sets.csv", spent)
 
 
 if __name__ == "__main__":
