@@ -13,6 +13,7 @@ import argparse
 import csv
 import io
 import os
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -30,6 +31,7 @@ from PIL import Image
 from automed.data.decode import decode_file
 from automed.data.look_alikes import Pair, find_look_alikes
 from automed.data.manifest import Item, Manifest, read_manifest
+from automed.data.phantom import draw_phantom
 from automed.data.scan import reader
 from automed.data.settings import Data
 
@@ -174,23 +176,30 @@ def score(name: str, trial: Trial, looked: Looked) -> list[dict[str, object]]:
 
 
 def draw_walls(name: str, trial: Trial, folder: Path, per_wall: int = 40) -> None:
-    """Every unplanted pair side by side, the least alike first, with its rank in the file of pairs beside."""
+    """The pictures of every pair but a plant and its original, the least alike first, and a list of them.
+
+    Of a plant its original is shown.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    unplanted = [pair for pair in trial.pairs if not trial.kind[pair.first] and not trial.kind[pair.second]]
-    unplanted.sort(key=lambda pair: -pair.difference)
+    place = {trial.origin[row]: row for row, kind in enumerate(trial.kind) if not kind}
+    between: dict[tuple[str, str], Pair] = {}
+    for pair in sorted(trial.pairs, key=lambda pair: pair.difference):
+        one, other = sorted((trial.origin[pair.first], trial.origin[pair.second]))
+        if one != other:
+            between.setdefault((one, other), pair)
+    listed = sorted(between.items(), key=lambda entry: -entry[1].difference)
+    rows = [
+        {"set": name, "first": one, "second": other, "difference": pair.difference}
+        for (one, other), pair in listed
+    ]
+    if rows:
+        write(folder / f"{name}.csv", rows)
     read = reader(trial.manifest)
-    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["rank", "first", "second", "kind", "difference"])
-        for rank, pair in enumerate(unplanted):
-            writer.writerow(
-                [rank, trial.origin[pair.first], trial.origin[pair.second], pair.kind, pair.difference]
-            )
-    for start in range(0, len(unplanted), per_wall):
+    for start in range(0, len(listed), per_wall):
         cells = []
-        for rank, pair in enumerate(unplanted[start : start + per_wall], start):
-            two = [_shown(read(trial.manifest.items[row].path)) for row in (pair.first, pair.second)]
-            cell = np.vstack([np.hstack(two), np.zeros((16, 360), np.uint8)])
+        for rank, (two, pair) in enumerate(listed[start : start + per_wall], start):
+            seen = [_shown(read(trial.manifest.items[place[one]].path)) for one in two]
+            cell = np.vstack([np.hstack(seen), np.zeros((16, 360), np.uint8)])
             text = f"{rank}: {pair.kind} {pair.difference:.4f}"
             cv2.putText(cell, text, (2, 192), cv2.FONT_HERSHEY_SIMPLEX, 0.4, 255, 1)
             cells.append(np.pad(cell, 2, constant_values=90))
@@ -231,6 +240,17 @@ def survey(name: str, source: Path, place: Path) -> dict[str, object]:
     }  # fmt: skip
 
 
+def false_alarms(seeds: int, place: Path) -> int:
+    """How many of so many drawn sets, 640 slices of 128 patients each and no copies, have a pair called."""
+    alarms = 0
+    for seed in range(seeds):
+        os.environ["AUTOMED_CACHE"] = str(place / f"cache-{seed}")
+        drawn = draw_phantom(place / f"phantom-{seed}", seed=seed)
+        alarms += bool(find_look_alikes(read_manifest(EVERYTHING, drawn)))
+        shutil.rmtree(drawn)
+    return alarms
+
+
 def _splits(keys: Sequence[str], items: Sequence[Item]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for key, item in zip(keys, items, strict=True):
@@ -268,6 +288,7 @@ def main() -> None:
     parser.add_argument("--walls", type=Path)
     parser.add_argument("--sets", nargs="*", default=list(SETS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--phantoms", type=int, default=0, help="drawn sets to look for false alarms in")
     asked = parser.parse_args()
     looked, rows, spent = read_looked(asked.out / "judged.csv"), [], []
     for name in asked.sets:
@@ -282,6 +303,12 @@ def main() -> None:
             rows += score(name, trial, looked.get(name, {}))
         for row in rows[-len(KINDS) - 1 :]:
             print(*row.values(), sep="\t", flush=True)
+    if asked.phantoms:
+        with tempfile.TemporaryDirectory() as place:
+            alarms = false_alarms(asked.phantoms, Path(place))
+        write(asked.out / "phantoms.csv", [{"sets": asked.phantoms, "with_a_pair_called": alarms}])
+    if not rows:
+        return
     write(asked.out / "near_copies.csv", rows)
     write(asked.out / "sets.csv", spent)
 
