@@ -198,11 +198,12 @@ def data_path(experiment: Experiment, wish: Wish) -> Path:
 def read_images(experiment: Experiment, path: Path, console: Console) -> Manifest:
     """The images as the file wants them, under a bar."""
     with progress_bar(console, "reading pictures") as advance:
-        return read_manifest(experiment.data, path, progress=advance, folds=experiment.study.folds)
+        study = experiment.study
+        return read_manifest(experiment.data, path, progress=advance, folds=study.folds, seed=study.seed)
 
 
 def _describe(experiment: Experiment, manifest: Manifest, folds: Folds) -> str:
-    test = f", {len(manifest.test):,} held out ({manifest.test_split})" if len(manifest.test) else ""
+    test = f", {len(manifest.test):,} held out ({manifest.held_out_as})" if len(manifest.test) else ""
     lines = [
         f"{len(manifest.search):,} pictures to search in {len(manifest.classes)} classes{test}; "
         f"{folds.count} folds, {len(experiment.space.searched)} knobs"
@@ -216,8 +217,9 @@ def _describe(experiment: Experiment, manifest: Manifest, folds: Folds) -> str:
     if manifest.skipped:
         lines.append(f"left out, since they cannot be read ({len(manifest.skipped)}):")
         lines += [f"  {one}" for one in manifest.skipped]
-    if experiment.data.group == "none":
-        lines.append("data.group is none: pictures of one patient may stand on both sides of a fold")
+    if experiment.data.group in ("none", "look_alikes"):
+        told = f"data.group is {experiment.data.group}"
+        lines.append(f"{told}: pictures of one patient may stand on both sides of a fold")
     return "\n".join(lines)
 
 

@@ -91,7 +91,7 @@ def done(found: list[str]) -> int:
 def test_it_ends_with_a_winner_and_all_that_a_reviewer_asks_for(finished: Path) -> None:
     said = (finished / "said.txt").read_text()
     for words in (
-        "Winner", "macro_f1 in each fold", "cross-validated", "held out (Testing)", "recall",
+        "Winner", "macro_f1 in each fold", "cross-validated", "held out (Testing, official)", "recall",
         "corrected for the choice", "95 % interval",
     ):  # fmt: skip
         assert words in said

@@ -15,6 +15,8 @@ def brief(manifest: Manifest) -> list[str]:
     lines = [line for line in (_minority(manifest), _contradictions(manifest)) if line]
     if manifest.copies:
         lines.append(f"{manifest.copies:,} copies of other pictures: never on both sides of a fold")
+    if manifest.near_copies:
+        lines.append(f"{manifest.near_copies:,} near copies of other pictures: never on both sides of a fold")
     if len(manifest.straddling):
         lines.append(
             f"{len(manifest.straddling):,} of the {len(manifest.test):,} held-out pictures, or others of "

@@ -92,7 +92,7 @@ def load(path: Path, settings: Data | None = None, progress: Progress | None = N
     if not good:
         nothing = Fault("there is no picture that can be read", file=str(path))
         raise DataError([*listing.faults, *wrong, nothing], str(path))
-    album.close([look.facts.digest for _, _, look in good])
+    album.keep([look.facts.digest for _, _, look in good])
     classes = tuple(sorted({row.label for row, _, _ in good}, key=numbers_first))
     items = tuple(
         Item(row.path, classes.index(row.label), name, row.split, look.facts.digest, look.facts.grey)

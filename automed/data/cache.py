@@ -1,7 +1,7 @@
 """Where automed keeps what it can compute again, and how it writes files that others may be reading.
 
-Prepared pictures and kept features share one limit on their size: what was used longest ago goes first, and
-a process that has mapped a file which is removed keeps it. Both folders hold plain files from `storing`.
+Prepared pictures, kept features and thumbnails share one limit on their size: what was used longest ago goes
+first, and a process that has mapped a file which is removed keeps it. All are files from `storing`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LIMIT = "AUTOMED_CACHE_LIMIT"
 ELSEWHERE = "$AUTOMED_CACHE names another folder"
 """The hint where the cache cannot be used."""
 SPARE = 64 << 20  # bytes left free on the disk
-_LIMITED = ("images", "features")
+_LIMITED = ("images", "features", "thumbnails")
 _USUAL = 20 * 10**9
 _PART = re.compile(r"\..+\.[0-9a-f]{16}")  # as `replacing` calls what is not whole yet
 _DAY = 86400.0

@@ -17,10 +17,10 @@ from automed.errors import Fault
 def declared_groups(listing: Listing, group: Group | str) -> tuple[list[str], list[Fault]]:
     """The group that the file's author declared for every row, and what is wrong with it."""
     alone = [row.path for row in listing.rows]
-    if not isinstance(group, Group):
+    if not isinstance(group, Group) or group == Group(look_alikes=True):
         return alone, []
     if (group.column is None) == (group.pattern is None):
-        return alone, [Fault("data.group needs either a column or a pattern, or is none")]
+        return alone, [Fault("data.group needs either a column or a pattern, or is look_alikes or none")]
     if group.column is not None:
         if listing.kind != "csv":
             what = "a folder" if listing.kind == "folder" else "an npz file"

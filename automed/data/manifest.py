@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import itertools
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +17,10 @@ import numpy as np
 from automed.data.cache import replacing
 from automed.data.decode import BadPictureError, Facts, facts_of
 from automed.data.grouping import declared_groups, join
+from automed.data.holdout import draw_test_part, pooled_faults
 from automed.data.npz import list_npz, npz_pixels
-from automed.data.scan import Progress, scan_files
-from automed.data.settings import Data
+from automed.data.scan import Look, Progress, scan_files
+from automed.data.settings import Data, Group
 from automed.data.sources import Listing, Row, list_csv, list_folder
 from automed.errors import DataError, Fault, StudyError, nearest
 
@@ -35,7 +36,8 @@ class Item:
     `path` is relative to the manifest's root ('train_images[12]' in an npz file; with `data.outside` it may
     leave the root or be absolute; it is only ever read), `label` a row of `Manifest.classes`, `group` what
     the data's author declared, `digest` that of the decoded pixels, `grey` whether it has no colours (lists
-    of older versions do not say).
+    of older versions do not say), `alike` the digest of the first of its near copies ('': nobody looked),
+    `drawn` whether it was drawn for the test part of pooled splits.
     """
 
     path: str
@@ -44,6 +46,8 @@ class Item:
     split: str
     digest: str
     grey: bool = False
+    alike: str = ""
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Manifest:
     items: tuple[Item, ...]
     test_split: str
     skipped: tuple[str, ...] = ()
+    split: Literal["official", "pooled"] = "official"
 
     @property
     def root(self) -> Path:
@@ -64,7 +69,26 @@ class Manifest:
 
     @cached_property
     def _held_out(self) -> np.ndarray:
+        if self.split == "pooled":
+            return np.array([item.drawn for item in self.items], bool)
         return np.array([item.split == self.test_split for item in self.items], bool)
+
+    @property
+    def held_out_as(self) -> str:
+        """What the held-out pictures are, for the label of every number that comes of them."""
+        if self.split == "official":
+            return f"{self.test_split}, official"
+        return f"pooled, {len(self.test) / len(self.items):.0%} of {' + '.join(self.splits)}"
+
+    @property
+    def searched_as(self) -> str:
+        """How the searched pictures were chosen, for the label of what comes of them; '': not at all."""
+        return self.split if len(self.test) else ""
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that the data came in, in order of appearance."""
+        return list(dict.fromkeys(item.split for item in self.items))
 
     @cached_property
     def search(self) -> np.ndarray:
@@ -83,13 +107,19 @@ class Manifest:
 
     @cached_property
     def groups(self) -> np.ndarray:
-        """The group of every row, (n,): declared groups, joined where they share a picture."""
-        return join([item.group for item in self.items], [item.digest for item in self.items])
+        """The group of every row, (n,): declared groups, joined where they share a picture or near copies."""
+        alike = [item.alike or item.digest for item in self.items]
+        return join([item.group for item in self.items], [item.digest for item in self.items], alike)
 
     @cached_property
     def copies(self) -> int:
         """How many items repeat the pixels of another."""
         return len(self.items) - len({item.digest for item in self.items})
+
+    @cached_property
+    def near_copies(self) -> int:
+        """How many different pictures are near copies of an earlier one."""
+        return len({i.digest for i in self.items}) - len({i.alike or i.digest for i in self.items})
 
     @cached_property
     def leaked(self) -> np.ndarray:
@@ -126,9 +156,11 @@ class Manifest:
     def fingerprint(self) -> str:
         """A digest of pictures, labels, groups and splits, wherever they lie."""
         rows = zip(self.items, self.groups.tolist(), strict=True)
+        drawn = [self.test.tolist()] if self.split == "pooled" else []
         return _digest(
             [list(self.classes), self.test_split]
             + [[item.digest, item.label, group, item.split] for item, group in rows]
+            + drawn
         )
 
     def write(self, file: Path) -> None:
@@ -136,7 +168,7 @@ class Manifest:
         tree: dict[str, Any] = {
             "fingerprint": self.fingerprint, "source": str(self.source.resolve()), "kind": self.kind,
             "classes": self.classes, "test_split": self.test_split, "skipped": self.skipped,
-            "items": self.items,
+            "split": self.split, "items": self.items,
         }  # fmt: skip
         with replacing(file) as stream:
             stream.write(msgspec.json.format(msgspec.json.encode(tree), indent=1))
@@ -164,26 +196,28 @@ def _digest(tree: Any) -> str:
 
 
 def read_manifest(
-    settings: Data, path: Path, *, progress: Progress | None = None, folds: int = 0
+    settings: Data, path: Path, *, progress: Progress | None = None, folds: int = 0, seed: int = 0
 ) -> Manifest:
-    """Read and check a data set; every picture is decoded once to know it by its pixels.
+    """Read and check a data set; every picture is decoded once to know it by its pixels, and its near copies.
 
     Args:
         settings: what belongs together, what is held out, what is done about broken pictures.
         path: a folder, a CSV or an npz file.
         progress: hears of (pictures read, pictures in all).
         folds: every class needs at least as many groups; 0: not asked.
+        seed: of what is drawn, where splits are pooled.
 
     Raises:
         DataError: with everything that is wrong.
     """
-    column = None if settings.group == "none" else settings.group.column
+    column = settings.group.column if isinstance(settings.group, Group) else None
     listing = open_source(path, column, outside=settings.outside)
     faults = list(listing.faults)
-    test_split = _test_split(settings.test, listing, faults)
+    faults += pooled_faults(settings, listing)
+    test_split = "none" if settings.split == "pooled" else _test_split(settings.test, listing, faults)
     groups, wrong = declared_groups(listing, settings.group)
     faults += wrong
-    facts = scan(listing, progress)
+    facts = _scan_for(settings, listing, path, progress)
 
     rows: list[tuple[Row, str, Facts]] = []
     skipped = []
@@ -203,12 +237,49 @@ def read_manifest(
         for row, group, found in rows
         if row.label in counted
     )
-    manifest = Manifest(path, listing.kind, classes, items, test_split, tuple(skipped))
+    manifest = Manifest(path, listing.kind, classes, items, test_split, tuple(skipped), settings.split)
+    if settings.look_alikes and not faults:
+        manifest = _with_look_alikes(manifest)
+    if settings.split == "pooled" and not faults:
+        manifest = _hold_out(manifest, settings.test_share, seed, faults)
     if not listing.faults and not wrong:
         faults += group_faults(manifest, folds)
     if faults:
         raise DataError(faults, str(path))
     return manifest
+
+
+def _scan_for(settings: Data, listing: Listing, path: Path, progress: Progress | None) -> list[Facts | str]:
+    """The facts of every picture; where wanted, what is decoded leaves a thumbnail at once."""
+    if not settings.look_alikes:
+        return scan(listing, progress)
+    from automed.data.thumbnails import Album  # loads cv2, which a glance at the data has no use for
+
+    album = Album(path)
+    facts = scan(listing, progress, album.add)
+    album.keep(found.digest for found in facts if not isinstance(found, str))
+    return facts
+
+
+def _with_look_alikes(manifest: Manifest) -> Manifest:
+    """The same pictures, each told which near copies it belongs with."""
+    from automed.data.look_alikes import components, find_look_alikes
+
+    alike = components(manifest, find_look_alikes(manifest))
+    items = tuple(replace(item, alike=one) for item, one in zip(manifest.items, alike, strict=True))
+    return replace(manifest, items=items)
+
+
+def _hold_out(manifest: Manifest, share: float, seed: int, faults: list[Fault]) -> Manifest:
+    """The same pictures with a test part drawn."""
+    drawn = draw_test_part(manifest.labels, manifest.groups, share, seed)
+    if drawn is None:
+        message = f"the groups do not allow a test part of {share:.0%} with pictures of every class"
+        faults.append(Fault(message, hint="data.test_share says how large it is"))
+        return manifest
+    chosen = set(drawn.tolist())
+    items = tuple(replace(item, drawn=row in chosen) for row, item in enumerate(manifest.items))
+    return replace(manifest, items=items)
 
 
 def open_source(path: Path, column: str | None = None, *, outside: bool = False) -> Listing:
@@ -233,17 +304,21 @@ def open_source(path: Path, column: str | None = None, *, outside: bool = False)
     raise DataError(Fault("is not a folder, a .csv or a .npz file", file=str(path)))
 
 
-def scan(listing: Listing, progress: Progress | None = None) -> list[Facts | str]:
-    """The facts of every row's picture, or why it cannot be used."""
+def scan(listing: Listing, progress: Progress | None = None, look: Look | None = None) -> list[Facts | str]:
+    """The facts of every row's picture, or why it cannot be used; `look` is shown what is decoded."""
     if listing.kind != "npz":
-        return scan_files(listing.root, [row.path for row in listing.rows], progress)
+        return scan_files(listing.root, [row.path for row in listing.rows], progress, look)
     found: list[Facts | str] = []
     for row in listing.rows:
         try:
             pixels = npz_pixels(listing.arrays, row.path)
-            found.append(facts_of(pixels, "L" if pixels.ndim == 2 else "RGB"))
         except BadPictureError as error:
             found.append(str(error))
+            continue
+        facts = facts_of(pixels, "L" if pixels.ndim == 2 else "RGB")
+        found.append(facts)
+        if look is not None:
+            look(facts.digest, pixels)
     return found
 
 

@@ -10,29 +10,47 @@ from automed.settings import Needs, setting
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a picture tells whose it is; give one of the two."""
+    """How a picture tells whose it is: by a column or a pattern, and whether near copies count as well."""
 
     column: Annotated[str | None, setting("a column of the CSV, such as patient")] = None
     pattern: Annotated[
         str | None, setting("a regular expression over the file name; its first group is the patient")
     ] = None
+    look_alikes: Annotated[
+        bool, setting("near copies belong together as well: resized, mirrored, slightly cropped pictures")
+    ] = False
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which images, and what belongs together. Not searched."""
 
     group: Annotated[
-        Literal["none"] | Group,
-        setting("what never stands on both sides of a split: {column: ...}, {pattern: ...} or none"),
+        Literal["none", "look_alikes"] | Group,
+        setting(
+            "what never stands on both sides of a split: {column: ...}, {pattern: ...}, look_alikes or none"
+        ),
     ]
     path: Annotated[str | None, setting("a folder, a CSV or an npz file; --data overrides it")] = None
     test: Annotated[
         str, setting("the split held out and never searched, such as Testing; none: nothing is held out")
     ] = "none"
+    split: Annotated[
+        Literal["official", "pooled"],
+        setting("hold out the split that test names, or pool all splits and draw a new test part by group"),
+    ] = "official"
+    test_share: Annotated[
+        float,
+        setting("share of the pictures in the test part that is drawn of pooled splits", ge=0.05, le=0.5),
+    ] = 0.2
     outside: Annotated[bool, setting("pictures of a CSV may lie outside its folder")] = False
     on_bad_image: Annotated[
         Literal["fail", "skip"], setting("stop at a picture that cannot be read, or leave it out")
     ] = "fail"
+
+    @property
+    def look_alikes(self) -> bool:
+        """Whether near copies belong together."""
+        return self.group == "look_alikes" or (isinstance(self.group, Group) and self.group.look_alikes)
 
 
 class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from automed.results.resample import FEWEST, Interval, mean_of, percentiles, resampled_sums, share_of
+from automed.results.interval import Interval
+from automed.results.resample import FEWEST, mean_of, percentiles, resampled_sums, share_of
 
 _MOST_BINS = 15
 _PER_BIN = 20  # pictures that a bin should have

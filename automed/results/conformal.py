@@ -25,7 +25,8 @@ import math
 import msgspec
 import numpy as np
 
-from automed.results.resample import Interval, once_a_group, share_of
+from automed.results.interval import Interval
+from automed.results.resample import once_a_group, share_of
 
 _EXACT = 1e-12  # what sums of shares may be off by
 

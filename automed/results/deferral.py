@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 
 from automed.results.conformal import fewest_groups, threshold_of
-from automed.results.resample import Interval, percentiles, resampled_sums, share_of
+from automed.results.interval import Interval
+from automed.results.resample import percentiles, resampled_sums, share_of
 from automed.tasks.metrics import score_classes
 
 _POINTS = 50

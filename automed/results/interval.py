@@ -11,11 +11,11 @@ _TAIL = 0.975
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """A score and the ends of its 95 % interval."""
+    """An estimate with its 95 % interval, whose ends are None where there are too few groups for one."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def draw_groups(stratum: np.ndarray, count: int, rng: np.random.Generator, *, fewer: int = 0) -> np.ndarray:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
+
+from automed.results.interval import Interval
 
 DRAWS = 1000
 FEWEST = 10
 """Under so many groups no interval is told: the bootstrap's would be far too narrow."""
 _TAIL = 0.025  # of a 95 % interval, on either side
 _AT_ONCE = 2**22  # counts held in memory at a time
-
-
-class Interval(msgspec.Struct, frozen=True):
-    """An estimate with its 95 % interval, whose ends are None where there are too few groups for one."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 def resampled_sums(values: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from automed.results.calibrate import Calibration, LabelProblems
 from automed.results.calibration import Bin, Measured, Temperature
 from automed.results.conformal import Covered, fewest_groups
 from automed.results.deferral import Hits, OperatingPoint, Referral
-from automed.results.resample import Interval
+from automed.results.interval import Interval
 
 _WIDTH = 30  # characters of a bar that is the whole
 _SHOWN = 10  # label problems on a screen

@@ -71,7 +71,8 @@ def score_out_of_fold(manifest: Manifest, trial: Path) -> Scored:
         for name in folds[0]
     }
     scores = {name: float(np.mean([one[name] for one in folds])) for name in folds[0]}
-    return _scored("cross-validated", labels, probability, scores, spread)
+    name = f"cross-validated ({manifest.searched_as})" if manifest.searched_as else "cross-validated"
+    return _scored(name, labels, probability, scores, spread)
 
 
 def score_held_out(manifest: Manifest, index: np.ndarray, probability: np.ndarray) -> list[Scored]:
@@ -86,7 +87,7 @@ def held_out_parts(manifest: Manifest, index: np.ndarray) -> list[tuple[str, np.
     A picture that also stands in the search data, or one of the same patient, says nothing about unseen
     patients.
     """
-    name = f"held out ({manifest.test_split})"
+    name = f"held out ({manifest.held_out_as})"
     new = ~np.isin(index, manifest.straddling)
     if not new.any():
         name += ", all of it seen by the search"

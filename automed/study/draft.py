@@ -158,6 +158,8 @@ def _data(found: Survey, data: Path | None) -> Iterator[str]:
         yield "  test: none    # nothing is held out: the best cross-validated score is optimistic"
     else:
         yield f"  test: {_quoted(found.test_split)}    # never seen by the search"
+        yield "  # split: pooled    # instead of test, where its pictures are of another kind:"
+        yield "                     # all splits together, and a new test part of them (test_share: 0.2)"
     if found.bad:
         yield f"  # {len(found.bad)} cannot be read: {_comment(found.bad[0])}"
         yield "  on_bad_image: fail    # skip: leave them out"
@@ -176,7 +178,7 @@ def _group(found: Survey) -> Iterator[str]:
         yield "  # see it, or the scores will be far too good (29 to 55 points in four MRI sets, Yagis 2021):"
         yield "  #   group: {column: patient}             a column of the CSV"
         yield '  #   group: {pattern: "^(P[0-9]+)_"}      the part of the file name that names the patient'
-        yield "  group: none    # every picture for itself; only copies of one picture stay together"
+        yield "  group: look_alikes    # only copies and near copies of one picture stay together"
 
 
 def _space(found: Survey, machine: _Machine, local: frozenset[str] | None) -> Iterator[str]:

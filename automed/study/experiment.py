@@ -109,11 +109,12 @@ def _check(values: Mapping[str, Scalar | None]) -> Iterator[Complaint]:
     column, pattern = values.get("data.group.column"), values.get("data.group.pattern")
     if column is not None and pattern is not None:
         yield Complaint("data.group.pattern", "data.group has both a column and a pattern", "keep one")
-    for place in ("data.group.column", "data.group.pattern"):
-        if place in values and column is None and pattern is None:
-            yield Complaint(
-                place, "data.group names neither a column nor a pattern", "or write 'group: none'"
-            )
+    undecided = column is None and pattern is None and not values.get("data.group.look_alikes")
+    for place in ("data.group.column", "data.group.pattern", "data.group.look_alikes"):
+        if place in values and undecided:
+            hint = "or write 'group: look_alikes' or 'group: none'"
+            yield Complaint(place, "data.group names neither a column nor a pattern", hint)
+    yield from _check_split(values)
     if pattern is not None:
         yield from _check_pattern(str(pattern))
     for place in ("data.path", "weights.path"):
@@ -121,6 +122,19 @@ def _check(values: Mapping[str, Scalar | None]) -> Iterator[Complaint]:
             Path(str(values.get(place) or "")).expanduser()
         except RuntimeError:
             yield Complaint(place, f"{place} begins with the home of a user who is not known here")
+
+
+def _check_split(values: Mapping[str, Scalar | None]) -> Iterator[Complaint]:
+    split, test = values.get("data.split"), values.get("data.test", "none")
+    if split == "pooled" and test != "none":
+        hint = "leave data.test out, or write 'split: official'"
+        yield Complaint("data.test", "data.split is pooled: it draws a test part of its own", hint)
+    if split == "official" and test == "none":
+        hint = "say which one with data.test, or leave data.split out"
+        yield Complaint("data.split", "data.split is official, but data.test names no split", hint)
+    if split != "pooled" and "data.test_share" in values:
+        hint = "write 'split: pooled', or leave it out"
+        yield Complaint("data.test_share", "data.test_share has no effect without data.split: pooled", hint)
 
 
 def _check_pattern(pattern: str) -> Iterator[Complaint]:

@@ -220,7 +220,9 @@ def _images(
     if path is None:
         path = Path(given.data.path or pinned.places.data)
         _need(path, "images", "--data")
-    manifest = read_manifest(given.data, path, progress=progress, folds=given.study.folds)
+    manifest = read_manifest(
+        given.data, path, progress=progress, folds=given.study.folds, seed=given.study.seed
+    )
     return manifest, make_folds(manifest, given.study.folds, given.study.seed)
 
 

@@ -38,7 +38,7 @@ class Places(msgspec.Struct, frozen=True):
 def pin_lines(experiment: Experiment, manifest: Manifest, folds: Folds) -> list[str]:
     """What the scores of a study depend on, one line each, equal only for equal studies."""
     study = experiment.study
-    held_out = f"{len(manifest.test)} held out as {manifest.test_split}"
+    held_out = f"{len(manifest.test)} held out as {_part(manifest)}"
     return [
         f"study.metric: {study.metric}",
         f"study.folds: {folds.count}",
@@ -50,6 +50,10 @@ def pin_lines(experiment: Experiment, manifest: Manifest, folds: Folds) -> list[
         *(line if line.startswith("start_from") else f"space.{line}" for line in experiment.space.lines()),
         *_weight_lines(experiment),
     ]  # fmt: skip
+
+
+def _part(manifest: Manifest) -> str:
+    return manifest.test_split if manifest.split == "official" else manifest.held_out_as
 
 
 def _weight_lines(experiment: Experiment) -> list[str]:

@@ -189,12 +189,22 @@ def missing(root: Path, draw: Draw) -> Case:
     return root / "not-here", NONE, 0
 
 
+def pooled_without_splits(root: Path, draw: Draw) -> Case:
+    return classes(root, draw), Data(group="none", split="pooled", test="Testing"), 0
+
+
+def pooled_of_few(root: Path, draw: Draw) -> Case:
+    classes(root / "train", draw, pictures=2)
+    draw(root / "val" / "a" / "x.png", 50)
+    return root, Data(group="look_alikes", split="pooled", test_share=0.1), 0
+
+
 CASES = (
     empty_class, one_class, broken_pictures, split_names, only_odd_splits, held_out_split, layout,
     csv_columns, csv_rows, unknown_label, pattern_without_match, pattern_without_group, broken_pattern,
     two_ways_to_group,
     column_of_a_folder, few_groups, npz_pickled, npz_shapes, npz_labels, npz_damaged, no_data, other_file,
-    missing,
+    missing, pooled_without_splits, pooled_of_few,
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from automed.data import cache
+from automed.data import cache, scan
 from automed.data import images as room
 from automed.data.decode import decode_file
 from automed.data.images import kinds, load_images, prepare_images
@@ -82,7 +82,7 @@ def test_every_kind_comes_of_one_decode_and_is_what_it_would_be_alone(
         decoded.append(file.name)
         return decode_file(file)
 
-    monkeypatch.setattr(room, "decode_file", decode)
+    monkeypatch.setattr(scan, "decode_file", decode)
     load_images(manifest, *WAYS[1])
     there = built(own_cache)[0].stat().st_ino
     decoded.clear()

@@ -9,8 +9,8 @@ from rich.console import Console
 from automed.results import calibration
 from automed.results.calibrate import Calibration, LabelProblems, Predictions, Wish, defer, make_sets, operate
 from automed.results.calibration import Temperature
+from automed.results.interval import Interval
 from automed.results.labels import Suspect
-from automed.results.resample import Interval
 from automed.results.show_calibration import print_calibration, temperature_line
 
 NAMES = ("[/x]", ":smile:")

@@ -46,7 +46,7 @@ def test_few_pictures_start_pretrained_and_frozen(gpu: bool, tmp_path: Path) -> 
     assert first["freeze.depth"] == 1.0
     assert choices(read_, "imbalance") == ("none", "class_weights", "oversample")
     assert choices(read_, "preprocess.channels") == (1,)
-    assert (read_.data.test, read_.data.group) == ("test", "none")
+    assert (read_.data.test, read_.data.group) == ("test", "look_alikes")
 
 
 def test_only_what_the_local_folder_holds_is_pretrained(tmp_path: Path) -> None:
