@@ -81,7 +81,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     trial: int
     classes: list[str]
     metric: str
-    test_split: str
+    held_out_as: str
     seen: int
     temperature: Temperature
     out_of_fold: Reliability
@@ -158,7 +158,7 @@ def _assess(
     scaled, temperature = calibration.cross_fit(told.probability, told.labels, told.fold)
     return Calibration(
         study=verdict.study, trial=verdict.trial, classes=verdict.classes, metric=verdict.metric,
-        test_split=manifest.test_split, seen=seen, temperature=temperature,
+        held_out_as=manifest.held_out_as if len(manifest.test) else "", seen=seen, temperature=temperature,
         out_of_fold=calibration.compare(told.probability, scaled, told.labels, told.groups, seed),
         held_out=None if held_out is None else calibration.compare(
             held_out.probability, calibration.scale(held_out.probability, temperature.value),

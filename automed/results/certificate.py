@@ -1,4 +1,4 @@
-"""A certificate on a screen, and the command that makes one."""
+"""The command that makes a certificate: on a screen, as JSON, as a page and as markdown."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from automed.data.cache import replacing
+from automed.data.look_alikes import find_look_alikes
 from automed.errors import StudyError
+from automed.job import open_job
+from automed.page.markdown import to_markdown
+from automed.page.render import render
+from automed.results.certificate_page import certificate_page, curve_lines
 from automed.results.certify import FILE, Certificate, Wanted, certify
-from automed.results.learning_curve import LearningCurve
+from automed.results.evidence import gather
+from automed.results.judge import judge
+from automed.results.learning_curve import PARTS, LearningCurve
 from automed.results.status import find_study
-from automed.screen import make_console, progress_bar
+from automed.screen import make_console, progress_bar, span
 from automed.study import record
 from automed.study.embedded import served
 from automed.study.open import reopen_study
+from automed.study.record import TrialRecord
 
 
 def run_certify(studies: Path, name: str | None, wanted: Wanted, *, storage: str | None) -> Certificate:
-    """Train the winner of a study again, print what it came to, and write it down.
+    """Train the winner of a study again, print what it came to, and write `certificate.*` into `winner/`.
 
     Raises:
         StudyError: there is no such study, or no trial of it ran to its end.
@@ -38,14 +47,36 @@ def run_certify(studies: Path, name: str | None, wanted: Wanted, *, storage: str
         winner = record.best(opened.study)
         if winner is None:
             raise StudyError(f"'{opened.name}' has no complete trial yet, so there is nothing to certify")
+        with progress_bar(console, f"refitting trial {winner.number} on all searched pictures") as advance:
+            verdict = judge(opened, winner, on_epoch=advance)
+        console.print(_cost(winner, wanted), soft_wrap=True)
+        manifest, folds, _ = open_job(folder)
+        with progress_bar(console, "looking for near copies") as advance:
+            alike = [(pair.first, pair.second) for pair in find_look_alikes(manifest, advance)]
         with progress_bar(console, f"training trial {winner.number} again") as advance:
-            certificate = certify(opened, winner, wanted, on_epoch=advance)
+            certificate = certify(opened, winner, wanted, alike=alike, on_epoch=advance)
+        page = certificate_page(gather(opened, manifest, folds, verdict, certificate))
+    for name, text in (("certificate.html", render(page)), ("certificate.md", to_markdown(page))):
+        with replacing(folder / "winner" / name) as stream:
+            stream.write(text.encode())
     for line in certificate_lines(certificate):
         console.print(line, soft_wrap=True)
     if certificate.curve is not None:
         _print_curve(certificate.curve, console)
-    console.print(f"written to {folder / 'winner' / FILE}", soft_wrap=True)
+    written = ", ".join(
+        str(folder / "winner" / name) for name in ("certificate.html", "certificate.md", FILE)
+    )
+    console.print(f"written: {written}", soft_wrap=True)
     return certificate
+
+
+def _cost(winner: TrialRecord, wanted: Wanted) -> str:
+    """What is ahead; parts of the patients together cost as much as all of them."""
+    trainings = max(wanted.deals, int(wanted.curve)) + wanted.shuffles + wanted.curve * len(PARTS)
+    return (
+        f"training trial {winner.number} {trainings} times again, {span(winner.seconds)} each: about "
+        f"{span(trainings * winner.seconds)}; what was trained before is not trained again"
+    )
 
 
 def certificate_lines(certificate: Certificate) -> Iterator[str]:
@@ -80,10 +111,5 @@ def _print_curve(curve: LearningCurve, console: Console) -> None:
         interval = f"{one.low:.4f} to {one.high:.4f}"
         table.add_row(f"{one.patients:,} groups", f"{one.score:.4f}", interval, Text(how, "dim"))
     console.print(table)
-    if curve.gain is not None:
-        gain, low, high = (100 * value for value in curve.gain)
-        console.print(
-            f"twice as many patients would bring {gain:.1f} points ({low:.1f} to {high:.1f})", soft_wrap=True
-        )
-    elif curve.reason:
-        console.print(curve.reason, soft_wrap=True)
+    for line in curve_lines(curve):
+        console.print(line, soft_wrap=True)

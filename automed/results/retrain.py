@@ -88,7 +88,7 @@ def without(manifest: Manifest, rows: np.ndarray) -> Manifest:
         dataclasses.replace(item, split=item.split if row in shown else LEFT_OUT)
         for row, item in enumerate(manifest.items)
     )
-    return dataclasses.replace(manifest, items=items, test_split=LEFT_OUT)
+    return dataclasses.replace(manifest, items=items, test_split=LEFT_OUT, split="official")
 
 
 def relabelled(manifest: Manifest, labels: np.ndarray) -> Manifest:

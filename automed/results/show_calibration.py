@@ -24,12 +24,12 @@ def print_calibration(found: Calibration, console: Console) -> None:
     measured = found.out_of_fold.before
     groups = "" if measured.groups == measured.pictures else f" of {measured.groups:,} groups"
     _head(console, f"Trial {found.trial} of '{found.study}', by {measured.pictures:,} pictures{groups}")
-    if found.held_out is None and found.test_split != "none":
+    if found.held_out is None and found.held_out_as:
         console.print(
-            Text(f"{found.test_split} holds nothing new: all of it was seen by the search", "yellow")
+            Text(f"held out ({found.held_out_as}): nothing new, the search had seen all of it", "yellow")
         )
     elif found.seen:
-        console.print(f"held out ({found.test_split}): {found.seen:,} left out, which the search had seen")
+        console.print(f"held out ({found.held_out_as}): {found.seen:,} left out, which the search had seen")
     _calibration(found, console)
     _sets(found, console)
     _deferral(found, console)
@@ -71,7 +71,7 @@ def _calibration(found: Calibration, console: Console) -> None:
         ("out of fold", found.out_of_fold.before), ("  at the temperature", found.out_of_fold.after)
     ]  # fmt: skip
     if found.held_out is not None:
-        rows.append((f"held out ({found.test_split})", found.held_out.before))
+        rows.append((f"held out ({found.held_out_as})", found.held_out.before))
         rows.append(("  at the temperature", found.held_out.after))
     for name, one in rows:
         error = one.top_label
@@ -141,7 +141,7 @@ def _sets(found: Calibration, console: Console) -> None:
             console.print(Text(text, "yellow"), soft_wrap=True)
     for where, check in (
         ("out of fold", sets.out_of_fold),
-        (f"held out ({found.test_split})", sets.held_out),
+        (f"held out ({found.held_out_as})", sets.held_out),
     ):
         if check is not None:
             total = sum(check.sizes)
@@ -153,7 +153,7 @@ def _sets(found: Calibration, console: Console) -> None:
         name for name, there in zip(found.classes, held, strict=True) if there is not None and not there.kept
     ]
     if failed:
-        text = f"not kept on {found.test_split}: {', '.join(failed)}; these pictures differ from the searched"
+        text = f"not kept on {found.held_out_as}: {', '.join(failed)}; they differ from the searched"
         console.print(Text(text, "bold red"), soft_wrap=True)
 
 

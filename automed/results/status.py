@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from automed.errors import StudyError, nearest
+from automed.page.markdown import grid
 from automed.result import METRICS
 from automed.results.judge import standing_verdict
 from automed.results.show import honest_lines, print_verdict, told, untrainable, value_text
@@ -110,7 +111,7 @@ def page(opened: OpenStudy, trials: Sequence[TrialRecord], verdict: Verdict | No
     lines = [f"# {opened.name}", "", headline(opened.name, trials) + ".", ""]
     if verdict is not None:
         lines += _verdict_lines(verdict)
-    lines += ["## Trials", "", *_grid(_TITLES, [_cells(one) for one in trials]), ""]
+    lines += ["## Trials", "", *grid(_TITLES, [_cells(one) for one in trials]), ""]
     return "\n".join(lines)
 
 
@@ -120,13 +121,13 @@ def _verdict_lines(verdict: Verdict) -> list[str]:
     folds = ", ".join(f"{score:.4f}" for score in verdict.fold_scores)
     lines = [
         "## Winner", "", f"Trial {verdict.trial}, chosen by {verdict.metric}; in each fold: {folds}.", "",
-        *_grid(("", *METRICS, "images"), scores), "",
+        *grid(("", *METRICS, "images"), scores), "",
         *([" ".join(honest_lines(verdict.honest)), ""] if verdict.honest is not None else []),
-        *_grid(("setting", "value"), [list(pair) for pair in told(verdict.config)]), "",
+        *grid(("setting", "value"), [list(pair) for pair in told(verdict.config)]), "",
     ]  # fmt: skip
     for scored in rows[:2]:
         lines += [f"Confusion, {scored.name} (rows: true class):", ""]
-        lines += [*_grid(("", *verdict.classes, "recall"), _confusion(scored, verdict.classes)), ""]
+        lines += [*grid(("", *verdict.classes, "recall"), _confusion(scored, verdict.classes)), ""]
     return lines
 
 
@@ -135,10 +136,3 @@ def _confusion(scored: Scored, classes: list[str]) -> list[list[str]]:
         [name, *map(str, counts), "-" if recall is None else f"{recall:.2f}"]
         for name, counts, recall in zip(classes, scored.confusion, scored.recall, strict=True)
     ]
-
-
-def _grid(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |"
-
-    return [line(titles), "|" + "---|" * len(titles), *map(line, rows)]

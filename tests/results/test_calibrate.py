@@ -62,7 +62,7 @@ def test_it_shows_and_writes_what_it_found(copied: Path, shell: Callable[..., Sh
     for words in (
         "Calibration", "temperature", "Reliability", "Prediction sets: the true class in 80 % of cases",
         "Referring the least certain", "glioma_tumor is not to be missed in 80 %", "Labels to look at",
-        "calibration.json", "held out (Testing)",
+        "calibration.json", "held out (Testing, official)",
     ):  # fmt: skip
         assert words in said
     found = Calibration.read(winner(copied) / "calibration.json")

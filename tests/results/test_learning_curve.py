@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,9 @@ def test_sizes_with_too_few_patients_are_left_out() -> None:
 def test_pictures_can_be_left_out_and_relabelled() -> None:
     whole = manifest(8)
     assert np.array_equal(without(whole, np.array([3, 5])).search, [3, 5])
+    drawn = tuple(replace(item, drawn=row < 4) for row, item in enumerate(whole.items))
+    pooled = replace(whole, items=drawn, test_split="none", split="pooled")
+    assert np.array_equal(without(pooled, np.array([5, 9])).search, [5, 9]), "also where splits were pooled"
     other = relabelled(whole, 1 - whole.labels)
     assert np.array_equal(other.labels, 1 - whole.labels) and other.content == whole.content
     assert other.fingerprint != whole.fingerprint

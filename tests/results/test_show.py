@@ -94,7 +94,9 @@ def test_names_are_text_and_never_markup(capsys: pytest.CaptureFixture[str]) -> 
 HONEST = Honest(
     metric="macro_f1", naive=0.9123, corrected=Interval(0.8876, 0.8412, 0.9234), trials=42, pruned=17,
     missing=0,
-    held_out=[HeldOut(name="held out (Testing)", pictures=90, groups=30, score=Interval(0.81, 0.7, 0.88))],
+    held_out=[
+        HeldOut(name="held out (Testing, official)", pictures=90, groups=30, score=Interval(0.81, 0.7, 0.88))
+    ],
     first=Odds(0, 0.97), second=Odds(12, 0.61), groups=120, pictures=360, replicates=1000, seed=0,
 )  # fmt: skip
 
@@ -104,7 +106,7 @@ def test_the_luck_of_the_choice_is_told_in_figures() -> None:
     for words in (
         "0.9123", "42 complete trials (17 were pruned)", "120 groups",
         "0.8876 (95 % interval 0.8412 to 0.9234)",
-        "held out (Testing): macro_f1 0.8100 (95 % interval 0.7000 to 0.8800), 30 groups",
+        "held out (Testing, official): macro_f1 0.8100 (95 % interval 0.7000 to 0.8800), 30 groups",
         "the first configuration tried (trial 0) with a probability of 0.97",
         "the second best (trial 12) with a probability of 0.61",
     ):  # fmt: skip

@@ -30,7 +30,7 @@ def found(held_out: Predictions | None, seen: int = 0, searched: int = 90) -> Ca
     scaled, temperature = calibration.cross_fit(told.probability, told.labels, told.fold)
     suspect = Suspect(row=3, path="[red].png", given="[/x]", suspected=":smile:", probability=0.9, margin=0.8)
     return Calibration(
-        study="s", trial=1, classes=list(NAMES), metric="accuracy", test_split="[Testing]", seen=seen,
+        study="s", trial=1, classes=list(NAMES), metric="accuracy", held_out_as="[Testing]", seen=seen,
         temperature=temperature,
         out_of_fold=calibration.compare(told.probability, scaled, told.labels, told.groups, 0),
         held_out=None if held_out is None else calibration.compare(

@@ -1,0 +1,51 @@
+"""A page -> markdown, for a paper's supplement; pictures are named, not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from automed.page.parts import Badge, Cell, Lines, Page, Part, Range, Table
+
+
+def to_markdown(page: Page) -> str:
+    """The page as markdown (tables as GitHub's)."""
+    lines = [f"# {page.title}", ""]
+    for text in page.lead:
+        lines += [text, ""]
+    for section in page.sections:
+        badge = f"**{section.badge.word}** " if section.badge else ""
+        lines += [f"## {badge}{section.title}", ""]
+        for text in section.paragraphs:
+            lines += [text, ""]
+        for part in section.parts:
+            lines += [*_part(part), ""]
+    return "\n".join([*lines, page.footer, ""])
+
+
+def _part(part: Part) -> Iterator[str]:
+    if isinstance(part, Table):
+        if part.caption:
+            yield from (f"*{part.caption}*", "")
+        yield from grid(part.head, [[_text(cell) for cell in row] for row in part.rows])
+    elif isinstance(part, Lines):
+        yield from (f"{part.title}:", "", *(f"- {line}" for line in part.lines))
+    else:
+        for row in part.rows:
+            yield f"- {row.title}: {', '.join(tile.caption for tile in row.tiles)}"
+        if part.note:
+            yield from ("", part.note)
+
+
+def _text(cell: Cell) -> str:
+    if isinstance(cell, Badge):
+        return cell.word
+    return cell.alt if isinstance(cell, Range) else cell
+
+
+def grid(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in markdown, a line a row."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |"
+
+    return [line(titles), "|" + "---|" * len(titles), *map(line, rows)]

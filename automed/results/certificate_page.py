@@ -1,0 +1,232 @@
+"""The certificate of a winner as a page: how the number was obtained, for whoever asks."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+
+from automed import __version__
+from automed.page.parts import Badge, Cell, Lines, Page, Part, Range, Section, Table
+from automed.results.calibration import Measured
+from automed.results.evidence import Evidence
+from automed.results.guidelines import Item, claim, interval_text, tripod
+from automed.results.interval import Interval
+from automed.results.learning_curve import LearningCurve
+from automed.results.show import honest_lines, told
+from automed.results.verdict import Scored
+
+_YOURS = "for the authors"
+
+
+def certificate_page(evidence: Evidence) -> Page:
+    """The whole page."""
+    certificate, study = evidence.certificate, evidence.experiment.study
+    network = evidence.verdict.config.get("model.name", "")
+    return Page(
+        title=f"Certificate: {study.name}",
+        lead=[
+            f"{network}, trial {certificate.trial} of {len(evidence.trials):,}; "
+            f"{len(evidence.manifest.classes)} classes, {len(evidence.manifest.items):,} pictures",
+        ],
+        sections=[
+            _score(evidence), _sanity(evidence), _classes(evidence), *_subgroups(evidence),
+            _calibration(evidence), _data(evidence), _search(evidence), *_more_patients(certificate.curve),
+            _again(evidence), _guideline("claim", "CLAIM 2024", claim(evidence)),
+            _guideline("tripod", "TRIPOD+AI", tripod(evidence)),
+        ],
+        footer=f"automed {__version__}; {evidence.manifest.source}",
+    )  # fmt: skip
+
+
+def _score(of: Evidence) -> Section:
+    honest, metric = of.verdict.honest, of.experiment.study.metric
+    if honest is None:
+        return Section("score", f"Score ({metric})", paragraphs=["The choice could not be corrected for."])
+    rows: list[list[Cell]] = [["as it was chosen", f"{honest.naive:.3f}", "", f"{honest.groups:,}"]]
+    rows.append(["corrected for the choice", *_scored(honest.corrected), f"{honest.groups:,}"])
+    fresh = [statistics.mean(scores) for scores in of.certificate.fresh]
+    if fresh:
+        rows.append(["on fresh folds", f"{statistics.mean(fresh):.3f}", "", f"{honest.groups:,}"])
+    rows += [[one.name, *_scored(one.score), f"{one.groups:,}"] for one in honest.held_out]
+    caption = f"{metric}, 95 % intervals over resampled groups (grey, from 0 to 1)"
+    table = Table(("", metric, "", "groups"), rows, caption, frozenset({1, 3}))
+    answer = honest.held_out[-1].score if honest.held_out else None
+    title = f"Score: {interval_text(honest.corrected)} cross-validated"
+    if answer is not None:
+        title += f", {interval_text(answer)} held out"
+    return Section("score", title, paragraphs=honest_lines(honest), parts=[table])
+
+
+def _scored(one: Interval | None) -> tuple[str, Cell]:
+    if one is None or one.low is None or one.high is None:
+        return interval_text(one), ""
+    return interval_text(one), Range(one.value, one.low, one.high, 0, 1, interval_text(one))
+
+
+def _sanity(of: Evidence) -> Section:
+    certificate = of.certificate
+    rows: list[list[Cell]] = [
+        [
+            f"deal {number}", f"{one.score:.3f}", f"{one.low:.3f} to {one.high:.3f}",
+            Range(one.score, one.low, one.high, 0, 1, f"{one.score:.3f}"),
+            Badge("leak", "bad") if one.leaks else Badge("chance", "good"),
+        ]
+        for number, one in enumerate(certificate.shuffled, 1)
+    ]  # fmt: skip
+    if not rows:
+        badge, title = Badge("not tried", "warn"), "Shuffled labels"
+    elif certificate.leaks:
+        badge, title = Badge("leak", "bad"), "Shuffled labels are learnt, so something tells them"
+    else:
+        badge, title = Badge("no leak seen", "good"), "Shuffled labels score chance"
+    caption = f"{certificate.metric} on labels dealt anew among patients; grey: 99 of 100 cases by chance"
+    table = Table(("", "score", "by chance", "0 to 1", ""), rows, caption, frozenset({1, 2}))
+    return Section("sanity", title, badge, parts=[table] if rows else [])
+
+
+def _classes(of: Evidence) -> Section:
+    parts: list[Part] = []
+    for part in of.parts:
+        rows = [
+            [
+                one.name, interval_text(one.sensitivity), interval_text(one.specificity),
+                interval_text(one.precision), f"{one.pictures:,}", f"{one.groups:,}",
+            ]
+            for one in part.classes
+        ]  # fmt: skip
+        head = ("class", "sensitivity", "specificity", "precision", "pictures", "groups")
+        parts.append(Table(head, rows, part.name, frozenset(range(1, 6))))
+    for scored in (of.verdict.cross_validated, *of.verdict.held_out[-1:]):
+        parts.append(_confusion(scored, of.manifest.classes))
+    return Section("classes", "Each class", parts=parts)
+
+
+def _confusion(scored: Scored, classes: Sequence[str]) -> Table:
+    rows = [
+        [name, *(f"{count:,}" for count in counts)]
+        for name, counts in zip(classes, scored.confusion, strict=True)
+    ]
+    caption = f"{scored.name}: true class in rows, predicted in columns"
+    return Table(("", *classes), rows, caption, frozenset(range(1, len(classes) + 1)))
+
+
+def _subgroups(of: Evidence) -> list[Section]:
+    parts: list[Part] = []
+    metric = of.experiment.study.metric
+    for part in of.parts:
+        rows = [
+            [one.column, one.value, *_scored(one.scored.score), f"{one.scored.pictures:,}",
+             f"{one.scored.groups:,}"]
+            for one in part.subgroups
+        ]  # fmt: skip
+        if rows:
+            head = ("column", "value", metric, "0 to 1", "pictures", "groups")
+            parts.append(Table(head, rows, f"{part.name}, 95 % intervals", frozenset({2, 4, 5})))
+    return [Section("subgroups", "Subgroups", parts=parts)] if parts else []
+
+
+def _calibration(of: Evidence) -> Section:
+    rows = [row for part in of.parts for row in (
+        [part.name, *_measured(part.measured)], ["at the temperature", *_measured(part.scaled)],
+    )]  # fmt: skip
+    head = ("", "calibration error", "by chance", "Brier score", "log loss")
+    table = Table(head, rows, "95 % intervals over resampled groups", frozenset(range(1, 5)))
+    value = of.temperature.value
+    sure = "too sure of itself" if value > 1 else "not sure enough"
+    text = f"Temperature {value:.2f}: {of.temperature.reason or f'the network is {sure}'}."
+    return Section("calibration", "Calibration", paragraphs=[text], parts=[table])
+
+
+def _measured(one: Measured) -> list[str]:
+    error = one.top_label
+    return [
+        interval_text(Interval(error.value, error.low, error.high)), f"{error.chance:.3f}",
+        interval_text(one.brier), f"{one.log_loss:.3f}",
+    ]  # fmt: skip
+
+
+def _data(of: Evidence) -> Section:
+    manifest, certificate = of.manifest, of.certificate
+    lines = [f"{line[:1].upper()}{line[1:]}." for line in of.leaks]
+    if certificate.split_patients:
+        lines.append(
+            f"{certificate.split_patients:,} of {certificate.patients:,} patients, as far as names and "
+            "copies tell, have pictures in more than one fold."
+        )
+    test = (
+        f"{len(manifest.test):,} held out ({manifest.held_out_as})" if len(manifest.test) else "none held out"
+    )
+    return Section(
+        "data",
+        "Data, and leaks found in it",
+        paragraphs=[f"{len(manifest.search):,} pictures were searched, {test}.", *lines],
+    )
+
+
+def _search(of: Evidence) -> Section:
+    states = Counter(one.state for one in of.trials)
+    study = of.experiment.study
+    text = (
+        f"{len(of.trials):,} trials: {states['complete']:,} complete, {states['pruned']:,} pruned, "
+        f"{states['failed']:,} failed; {study.sampler} proposed them, the mean {study.metric} over "
+        f"{of.folds.count} folds chose."
+    )
+    space = [[name, word] for name, _, word in (line.partition(": ") for line in of.experiment.space.lines())]
+    return Section(
+        "search", "What was searched", paragraphs=[text],
+        parts=[Table(("setting", "what was tried"), space), Table(("setting", "the winner's"), [
+            list(pair) for pair in told(of.verdict.config)
+        ])],
+    )  # fmt: skip
+
+
+def _more_patients(curve: LearningCurve | None) -> list[Section]:
+    if curve is None:
+        return []
+    rows: list[list[Cell]] = []
+    for sizes, how in ((curve.sizes, "trained"), (curve.ahead, "by the fit")):
+        for one in sizes:
+            interval = Interval(one.score, one.low, one.high)
+            rows.append([f"{one.patients:,}", *_scored(interval), how])
+    table = Table(("groups learnt from", curve.metric, "0 to 1", ""), rows, "", frozenset({0, 1}))
+    return [Section("patients", "How many more patients", paragraphs=curve_lines(curve), parts=[table])]
+
+
+def curve_lines(curve: LearningCurve) -> list[str]:
+    """What the learning curve says, in sentences."""
+    lines = []
+    if curve.gain is not None:
+        gain, low, high = (100 * value for value in curve.gain)
+        lines.append(
+            f"Twice as many patients would bring {gain:.1f} points (95 % interval {low:.1f} to {high:.1f})."
+        )
+    elif curve.reason:
+        lines.append(f"{curve.reason[:1].upper()}{curve.reason[1:]}.")
+    lines.append(
+        "Every size was trained for the same number of epochs, so fewer patients also mean fewer steps: part "
+        "of the gain may be had with more epochs."
+    )
+    return lines
+
+
+def _again(of: Evidence) -> Section:
+    lines = [*of.pins, *(f"{name} {version}" for name, version in of.versions.items())]
+    name = of.experiment.study.name
+    text = (
+        f"automed search --space experiment.yaml --data DATA, then automed certify {name}. The same seed on "
+        "the same kind of machine gives the same curves."
+    )
+    return Section(
+        "again", "To repeat it", paragraphs=[text], parts=[Lines("What the scores hang on", lines)]
+    )
+
+
+def _guideline(anchor: str, name: str, items: Sequence[Item]) -> Section:
+    done = sum(bool(one.answer) for one in items)
+    rows: list[list[Cell]] = [
+        [one.number, one.topic, one.answer or Badge(_YOURS, "info")] for one in items
+    ]  # fmt: skip
+    caption = "Topics in short; the published list has the full text"
+    title = f"{name}: {done} of {len(items)} items are answered here"
+    return Section(anchor, title, parts=[Table(("item", "topic", "answer"), rows, caption)])

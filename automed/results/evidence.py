@@ -1,0 +1,140 @@
+"""Everything that is known of a winner, gathered for the page that certifies it; nothing is trained here."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from automed.audit.brief import brief
+from automed.data.columns import read_kinds
+from automed.data.folds import Folds
+from automed.data.manifest import Manifest
+from automed.data.settings import Group
+from automed.errors import DataError
+from automed.results import calibration
+from automed.results.calibrate import Predictions, read_predictions
+from automed.results.calibration import Measured, Temperature
+from automed.results.certify import Certificate
+from automed.results.per_class import ClassScore, Subgroup, score_each_class, score_subgroups
+from automed.results.verdict import Verdict, held_out_parts
+from automed.study import record
+from automed.study.experiment import Experiment
+from automed.study.open import OpenStudy
+from automed.study.pins import VERSIONS, pin_lines
+from automed.study.record import TrialRecord
+
+
+@dataclass(frozen=True)
+class Part:
+    """The winner on pictures that its model had not seen: `name` says which.
+
+    `scaled` is measured at a temperature that was fitted out of fold, on other folds than those measured.
+    """
+
+    name: str
+    pictures: int
+    groups: int
+    classes: list[ClassScore]
+    subgroups: list[Subgroup]
+    measured: Measured
+    scaled: Measured
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What stands behind a certificate. `leaks` are sentences on copies and on what stands in two splits."""
+
+    experiment: Experiment
+    manifest: Manifest
+    folds: Folds
+    trials: Sequence[TrialRecord]
+    verdict: Verdict
+    certificate: Certificate
+    parts: list[Part]
+    temperature: Temperature
+    leaks: list[str]
+    pins: list[str]
+    versions: Mapping[str, str]
+
+    @property
+    def winner(self) -> TrialRecord:
+        """The trial that is certified."""
+        return next(one for one in self.trials if one.number == self.certificate.trial)
+
+
+def gather(
+    opened: OpenStudy, manifest: Manifest, folds: Folds, verdict: Verdict, certificate: Certificate
+) -> Evidence:
+    """Read and score what a search and `certify` left in the study's folder.
+
+    Raises:
+        AutomedError: the winner's predictions are not on this machine, or damaged.
+    """
+    study, folder = opened.experiment.study, opened.folder
+    trial = folder / "trials" / record.folder_name(verdict.trial)
+    kinds = _kinds(manifest, opened.experiment)
+    told = read_predictions(trial / "out_of_fold.npz", manifest)
+    scaled, temperature = calibration.cross_fit(told.probability, told.labels, told.fold)
+    parts = [_part(verdict.cross_validated.name, told, scaled, manifest, kinds, study.metric, study.seed)]
+    parts += [
+        _part(
+            name, one, calibration.scale(one.probability, temperature.value), manifest, kinds, study.metric,
+            study.seed,
+        )
+        for name, one in _held_out(folder / "winner" / "test.npz", manifest)
+    ]  # fmt: skip
+    return Evidence(
+        experiment=opened.experiment, manifest=manifest, folds=folds, trials=record.records(opened.study),
+        verdict=verdict, certificate=certificate, parts=parts, temperature=temperature,
+        leaks=brief(manifest), pins=pin_lines(opened.experiment, manifest, folds),
+        versions={**opened.study.user_attrs.get(VERSIONS, {}), **_installed()},
+    )  # fmt: skip
+
+
+def _installed() -> dict[str, str]:
+    """What else a score may hang on, as it is here and now."""
+    packages = ("timm", "torchvision", "numpy", "scikit-learn", "albumentations")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+
+
+def _kinds(manifest: Manifest, experiment: Experiment) -> dict[str, np.ndarray]:
+    """The columns that tell patients apart; none where the CSV went away since."""
+    group = experiment.data.group
+    try:
+        return read_kinds(manifest, group.column if isinstance(group, Group) else None)
+    except DataError:
+        return {}
+
+
+def _held_out(file: Path, manifest: Manifest) -> list[tuple[str, Predictions]]:
+    if not len(manifest.test):
+        return []
+    whole = read_predictions(file, manifest)
+    return [
+        (name, Predictions(whole.index[some], whole.labels[some], whole.groups[some],
+                           whole.probability[some], whole.fold))
+        for name, some in held_out_parts(manifest, whole.index)
+    ]  # fmt: skip
+
+
+def _part(
+    name: str, told: Predictions, scaled: np.ndarray, manifest: Manifest, kinds: Mapping[str, np.ndarray],
+    metric: str, seed: int,
+) -> Part:  # fmt: skip
+    reliability = calibration.compare(told.probability, scaled, told.labels, told.groups, seed)
+    return Part(
+        name=name, pictures=len(told.labels), groups=len(np.unique(told.groups)),
+        classes=score_each_class(
+            manifest.classes, told.labels, told.probability.argmax(axis=1), told.groups
+        ),
+        subgroups=score_subgroups(
+            {column: values[told.index] for column, values in kinds.items()}, told.labels, told.groups,
+            told.probability, metric=metric, seed=seed,
+        ),
+        measured=reliability.before, scaled=reliability.after,
+    )  # fmt: skip
