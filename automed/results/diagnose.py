@@ -201,6 +201,8 @@ def _rising(
         f"the validation loss rose from {lowest:.3g} after epoch {best + 1} to {validation[-1]:.3g}, while "
         f"the training loss fell from {train[best]:.3g} to {train[-1]:.3g}"
     )
+    if config["train.patience"]:
+        told += " (each fold was scored at its best epoch)"
     yield Sign("overfitting", told, _against_overfitting(config))
 
 

@@ -73,7 +73,9 @@ def test_a_validation_loss_that_rises_while_training_falls_is_overfitting() -> N
     sign = signs(GOOD, rising)["overfitting"]
     assert "rose from 0.6 after epoch 3 to 0.8" in sign.evidence
     assert sign.advice.startswith("stop early (train.patience), or vary pictures")
-    advice = signs(GOOD, rising, train__patience=2, augment__policy="light")["overfitting"].advice
+    stopped = signs(GOOD, rising, train__patience=2, augment__policy="light")["overfitting"]
+    assert "scored at its best epoch" in stopped.evidence and "best epoch" not in sign.evidence
+    advice = stopped.advice
     assert "patience" not in advice and "augment" not in advice and "dropout.placement" in advice
     assert "overfitting" not in signs([*GOOD[:2], *[1.2] * 6], rising), "training got worse too"
     spike = [*(value + 0.02 for value in GOOD[:-1]), 0.9]
