@@ -259,13 +259,16 @@ def phantom(
 def status(
     study: Named = None,
     markdown: Annotated[bool, typer.Option(help="As a page of markdown, with the table of trials.")] = False,
+    trial: Annotated[
+        int | None, typer.Option(min=0, help="One trial alone: its settings, scores, costs, what stands out.")
+    ] = None,
     storage: Storage = None,
     studies: Studies = _STUDIES,
 ) -> None:
     """Show how far a study is and what it has found, at any time."""
     from automed.results.status import show_status
 
-    show_status(studies, study, storage=storage, markdown=markdown)
+    show_status(studies, study, storage=storage, markdown=markdown, trial=trial)
 
 
 @app.command()

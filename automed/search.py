@@ -20,8 +20,10 @@ from automed.data.folds import Folds, make_folds
 from automed.data.manifest import Manifest, read_manifest
 from automed.errors import AutomedError, Interrupted, SpaceError
 from automed.job import open_job
+from automed.results.explain import explain
 from automed.results.judge import judge
-from automed.results.show import live_view, print_verdict, untrainable
+from automed.results.show import live_view, print_signs, print_verdict, untrainable
+from automed.results.signs import Signs
 from automed.results.status import find_study
 from automed.results.verdict import Verdict
 from automed.screen import make_console, progress_bar, span
@@ -111,6 +113,7 @@ def _run(opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console:
         )
     verdict = _judge(opened, winner, console)
     print_verdict(verdict, console)
+    print_signs(Signs(opened, record.records(opened.study)).lines(), console)
     console.print(
         f"All of it stands in {opened.folder}; see it with: automed dashboard {opened.name}", soft_wrap=True
     )
@@ -307,4 +310,11 @@ def _refuse_unfinished(outcome: Outcome, opened: OpenStudy) -> None:
 
 def _judge(opened: OpenStudy, winner: record.TrialRecord, console: Console) -> Verdict:
     with progress_bar(console, f"refitting trial {winner.number} on all searched pictures") as advance:
-        return judge(opened, winner, on_epoch=advance)
+        verdict = judge(opened, winner, on_epoch=advance)
+    with contextlib.ExitStack() as bars:
+
+        def tell(what: str) -> Callable[[int, int], None]:
+            bars.close()
+            return bars.enter_context(progress_bar(console, what))
+
+        return explain(opened, verdict, tell)

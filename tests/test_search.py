@@ -267,6 +267,38 @@ def test_a_weight_file_that_went_away_is_told_and_costs_no_trial(
     assert done(states(tmp_path)) == 2
 
 
+def test_signs_stand_at_the_end_of_a_search_and_in_its_status(finished: Path, shell: MakeShell) -> None:
+    sign = "the study shows too few pictures: a fold validates on "
+    assert sign in (finished / "said.txt").read_text()
+    assert sign in shell(finished).run("status", "small")
+    assert "## Signs\n\n- " in shell(finished).run("status", "small", "--markdown")
+
+
+def test_status_of_one_trial(copied: Path, shell: MakeShell) -> None:
+    said = shell(copied).run("status", "--trial", "0")
+    assert said.startswith("Trial 0 of 'small': complete\n")
+    scores = json.loads((copied / "studies/small/trials/00000/result.json").read_text())["fold_scores"]
+    for words in (
+        "optim.lr", "0.002", "macro_f1 in each fold: " + "  ".join(f"{score:.4f}" for score in scores),
+        "the other metrics: accuracy ", " of training; at most ", "B of memory", "asked for by start_from 1",
+    ):  # fmt: skip
+        assert words in said
+    assert "it shows " in said or "nothing stands out" in said
+    (copied / "studies/small/trials/00000/curve.csv").unlink()
+    assert "its losses are not on this machine" in shell(copied).run("status", "--trial", "0")
+    (copied / "studies/small/folds.csv").write_text("path\n")
+    assert "signs were not looked for: " in shell(copied).run("status", "--trial", "0")
+    assert "signs were not looked for: " in shell(copied).run("status")
+
+
+def test_a_trial_that_is_not_there_is_one_line(finished: Path, shell: MakeShell) -> None:
+    said = shell(finished).run("status", "--trial", "12", code=2)
+    assert said == "there is no trial 12 in the study 'small': they are numbered 0 to 2\n"
+    said = shell(finished).run("status", "--trial", "0", "--markdown", code=2)
+    assert said == "--markdown is a page of the whole study: leave it or --trial out\n"
+    assert "--trial" in shell(finished).run("status", "--trial", "-1", code=2)
+
+
 def test_status_tells_the_winner_without_torch(finished: Path, shell: MakeShell) -> None:
     said = shell(finished).run("status", "small")
     assert "3 complete" in said or "pruned" in said

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from automed.config import TrialConfig
 from automed.result import METRICS
+from automed.results.gap import gap_lines
 from automed.results.honest import Honest, Odds
 from automed.results.interval import Interval
 from automed.results.verdict import Scored, Verdict
@@ -100,8 +101,20 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     console.print(_scores_table([verdict.cross_validated, *verdict.held_out], verdict.metric))
     for scored in (verdict.cross_validated, *verdict.held_out[:1]):
         console.print(_confusion_table(scored, verdict.classes))
-    for line in honest_lines(verdict.honest) if verdict.honest is not None else ():
+    for line in verdict_lines(verdict):
         console.print(Text(line), soft_wrap=True)
+
+
+def print_signs(signs: Iterable[str], console: Console) -> None:
+    """What stands out, a line each."""
+    for sign in signs:
+        console.print(Text(sign), soft_wrap=True)
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """What the winner really scores, and why the held-out score is another if it is, in sentences."""
+    honest = honest_lines(verdict.honest) if verdict.honest is not None else []
+    return [*honest, *(gap_lines(verdict.gap) if verdict.gap is not None else ())]
 
 
 def honest_lines(honest: Honest) -> list[str]:

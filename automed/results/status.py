@@ -14,12 +14,13 @@ from automed.errors import StudyError, nearest
 from automed.page.markdown import grid
 from automed.result import METRICS
 from automed.results.judge import standing_verdict
-from automed.results.show import honest_lines, print_verdict, told, untrainable, value_text
+from automed.results.one_trial import print_trial, state
+from automed.results.show import print_signs, print_verdict, told, untrainable, value_text, verdict_lines
+from automed.results.signs import Signs
 from automed.results.verdict import Scored, Verdict
 from automed.screen import make_console, span
 from automed.study import record
 from automed.study.embedded import served
-from automed.study.ledger import abandoned
 from automed.study.open import OpenStudy, reopen_study
 from automed.study.record import TrialRecord
 
@@ -42,29 +43,37 @@ def find_study(studies: Path, name: str | None) -> Path:
     return studies / name
 
 
-def show_status(studies: Path, name: str | None, *, storage: str | None, markdown: bool) -> None:
-    """Print the state of a study and its trials; the verdict where there is one."""
+def show_status(
+    studies: Path, name: str | None, *, storage: str | None, markdown: bool, trial: int | None = None
+) -> None:
+    """Print the state of a study and its trials, or of one `trial`; the verdict where there is one.
+
+    Raises:
+        StudyError: there is no such study, or no such trial in it.
+    """
+    if markdown and trial is not None:
+        raise StudyError("--markdown is a page of the whole study: leave it or --trial out")
     folder = find_study(studies, name)
     with (
         served(storage, folder) as url,
         contextlib.closing(reopen_study(folder, storage=url)) as opened,
     ):
         trials = record.records(opened.study)
-    verdict = standing_verdict(opened.folder, record.best_of(trials))
     console = make_console()
+    if trial is not None:
+        print_trial(opened, trials, trial, console)
+        return
+    verdict = standing_verdict(opened.folder, record.best_of(trials))
+    signs = Signs(opened, trials).lines()
     if markdown:
-        console.print(Text(page(opened, trials, verdict)), soft_wrap=True)
+        console.print(Text(page(opened, trials, verdict, signs)), soft_wrap=True)
         return
     total = opened.experiment.study.trials
     console.print(Text(f"{headline(opened.name, trials)}; {total} wished for"))
     console.print(_table(trials))
     if verdict is not None:
         print_verdict(verdict, console)
-
-
-def state(one: TrialRecord) -> str:
-    """The state of a trial; `interrupted` for one that the database calls running though nobody runs it."""
-    return "interrupted" if one.state == "running" and abandoned(one.lease) else one.state
+    print_signs(signs, console)
 
 
 def headline(name: str, trials: Sequence[TrialRecord]) -> str:
@@ -106,11 +115,15 @@ def _table(trials: Sequence[TrialRecord]) -> Table:
     return table
 
 
-def page(opened: OpenStudy, trials: Sequence[TrialRecord], verdict: Verdict | None) -> str:
-    """The study as markdown: its state, the winner's scores, every trial with its settings."""
+def page(
+    opened: OpenStudy, trials: Sequence[TrialRecord], verdict: Verdict | None, signs: Sequence[str] = ()
+) -> str:
+    """The study as markdown: its state, the winner's scores, what stands out, every trial."""
     lines = [f"# {opened.name}", "", headline(opened.name, trials) + ".", ""]
     if verdict is not None:
         lines += _verdict_lines(verdict)
+    if signs:
+        lines += ["## Signs", "", *(f"- {sign}" for sign in signs), ""]
     lines += ["## Trials", "", *grid(_TITLES, [_cells(one) for one in trials]), ""]
     return "\n".join(lines)
 
@@ -122,7 +135,7 @@ def _verdict_lines(verdict: Verdict) -> list[str]:
     lines = [
         "## Winner", "", f"Trial {verdict.trial}, chosen by {verdict.metric}; in each fold: {folds}.", "",
         *grid(("", *METRICS, "images"), scores), "",
-        *([" ".join(honest_lines(verdict.honest)), ""] if verdict.honest is not None else []),
+        *([" ".join(verdict_lines(verdict)), ""] if verdict.honest is not None else []),
         *grid(("setting", "value"), [list(pair) for pair in told(verdict.config)]), "",
     ]  # fmt: skip
     for scored in rows[:2]:

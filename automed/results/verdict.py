@@ -9,6 +9,7 @@ import numpy as np
 
 from automed.data.cache import replacing
 from automed.data.manifest import Manifest
+from automed.results.gap import Gap
 from automed.results.honest import Honest
 from automed.settings import Scalar
 from automed.tasks.metrics import confusion, score_classes
@@ -32,7 +33,8 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What a search came to. `epochs` is how long the refitted model was trained.
 
-    `honest` is the winner's score, corrected for the choice; verdicts of older versions have none.
+    `honest` is the winner's score, corrected for the choice, and `gap` what is known of a held-out score that
+    lies apart from it; verdicts of older versions have neither.
     """
 
     study: str
@@ -45,6 +47,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     held_out: list[Scored]
     epochs: int
     honest: Honest | None = None
+    gap: Gap | None = None
 
     def write(self, file: Path) -> None:
         """Write as JSON, whole or not at all."""

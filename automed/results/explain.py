@@ -1,0 +1,70 @@
+"""Explain a gap between the held-out and the cross-validated score: only where there is one, and once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from filelock import FileLock
+
+from automed.audit.finding import Shift
+from automed.data.manifest import Manifest
+from automed.data.settings import Data
+from automed.errors import AutomedError
+from automed.results.gap import Gap, find_gap
+from automed.results.verdict import Verdict
+from automed.study.open import OpenStudy
+
+Tell = Callable[[str], Callable[[int, int], None]]
+"""Given what begins, gives what hears of (done, in all)."""
+
+
+def explain(opened: OpenStudy, verdict: Verdict, tell: Tell) -> Verdict:
+    """The verdict with its gap, if it has one, which is then kept in `winner/verdict.json`.
+
+    Looking at the pictures takes a while, so it is done where there is a gap, and only if it was not before.
+    """
+    with FileLock(opened.folder / "winner.lock"):
+        manifest = Manifest.read(opened.folder / "data.json")
+        gap = find_gap(verdict, manifest)
+        if gap is not None:
+            gap = _measured(gap, verdict.gap, manifest, opened.experiment.data, tell)
+        if gap != verdict.gap:
+            verdict = msgspec.structs.replace(verdict, gap=gap)
+            verdict.write(opened.folder / "winner" / "verdict.json")
+    return verdict
+
+
+def _measured(gap: Gap, before: Gap | None, manifest: Manifest, settings: Data, tell: Tell) -> Gap:
+    """The gap with the shift of every class: that of the gap `before` where it was measured."""
+    if before is not None and not before.unmeasured:
+        return msgspec.structs.replace(gap, shifts=before.shifts)
+    if manifest.split == "pooled":
+        why = "the part was drawn from all splits at random, by group"
+        return msgspec.structs.replace(gap, unmeasured=why)
+    try:
+        return msgspec.structs.replace(gap, shifts=_shifts(manifest, settings, tell))
+    except (AutomedError, OSError) as error:
+        why = " ".join(str(error).partition("\n")[0].split()).rstrip(".")
+        return msgspec.structs.replace(gap, unmeasured=why)
+
+
+def _shifts(manifest: Manifest, settings: Data, tell: Tell) -> list[Shift]:
+    """What `automed audit` says of every class.
+
+    Raises:
+        AutomedError: the pictures cannot be read any more, or are others.
+        OSError: likewise.
+    """
+    from automed.audit.copies import joined
+    from automed.audit.material import load
+    from automed.audit.shift import find_shift
+    from automed.data.look_alikes import find_look_alikes
+
+    material = load(manifest.source, settings, tell("looking at the pictures"))
+    there = {item.path: item.digest for item in material.manifest.items}
+    if any(there.get(item.path) != item.digest for item in manifest.items):
+        raise AutomedError(f"the pictures in {manifest.source} are no longer those of the study")
+    pairs = find_look_alikes(material.manifest, tell("looking for near copies"))
+    shifts, _ = find_shift(material, joined(material.manifest.groups, pairs))
+    return shifts
