@@ -20,8 +20,7 @@ from automed.data.folds import Folds, make_folds
 from automed.data.manifest import Manifest, read_manifest
 from automed.errors import AutomedError, Interrupted, SpaceError
 from automed.job import open_job
-from automed.results.explain import explain
-from automed.results.judge import judge
+from automed.results.explain import full_verdict
 from automed.results.show import live_view, print_signs, print_verdict, untrainable
 from automed.results.signs import Signs
 from automed.results.status import find_study
@@ -111,7 +110,7 @@ def _run(opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console:
         raise AutomedError(
             f"no trial ran to its end, so there is no winner; see why with: automed status {opened.name}"
         )
-    verdict = _judge(opened, winner, console)
+    verdict = full_verdict(opened, winner, console)
     print_verdict(verdict, console)
     print_signs(Signs(opened, record.records(opened.study)).lines(), console)
     console.print(
@@ -306,15 +305,3 @@ def _refuse_unfinished(outcome: Outcome, opened: OpenStudy) -> None:
     if outcome.interrupted:
         left = outcome.snapshot.total - outcome.snapshot.done
         raise Interrupted(f"stopped with {left} trials to go; the same command goes on from here")
-
-
-def _judge(opened: OpenStudy, winner: record.TrialRecord, console: Console) -> Verdict:
-    with progress_bar(console, f"refitting trial {winner.number} on all searched pictures") as advance:
-        verdict = judge(opened, winner, on_epoch=advance)
-    with contextlib.ExitStack() as bars:
-
-        def tell(what: str) -> Callable[[int, int], None]:
-            bars.close()
-            return bars.enter_context(progress_bar(console, what))
-
-        return explain(opened, verdict, tell)

@@ -21,7 +21,7 @@ from automed.page.render import render
 from automed.results.certificate_page import certificate_page, curve_lines
 from automed.results.certify import FILE, Certificate, Wanted, certify
 from automed.results.evidence import gather
-from automed.results.judge import judge
+from automed.results.explain import full_verdict
 from automed.results.learning_curve import PARTS, LearningCurve
 from automed.results.status import find_study
 from automed.screen import make_console, progress_bar, span
@@ -47,8 +47,7 @@ def run_certify(studies: Path, name: str | None, wanted: Wanted, *, storage: str
         winner = record.best(opened.study)
         if winner is None:
             raise StudyError(f"'{opened.name}' has no complete trial yet, so there is nothing to certify")
-        with progress_bar(console, f"refitting trial {winner.number} on all searched pictures") as advance:
-            verdict = judge(opened, winner, on_epoch=advance)
+        verdict = full_verdict(opened, winner, console)
         console.print(_cost(winner, wanted), soft_wrap=True)
         manifest, folds, _ = open_job(folder)
         with progress_bar(console, "looking for near copies") as advance:

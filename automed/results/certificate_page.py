@@ -13,7 +13,7 @@ from automed.results.evidence import Evidence
 from automed.results.guidelines import Item, claim, interval_text, tripod
 from automed.results.interval import Interval
 from automed.results.learning_curve import LearningCurve
-from automed.results.show import honest_lines, told
+from automed.results.show import told, verdict_lines
 from automed.results.verdict import Scored
 
 _YOURS = "for the authors"
@@ -31,7 +31,8 @@ def certificate_page(evidence: Evidence) -> Page:
         ],
         sections=[
             _score(evidence), _sanity(evidence), _classes(evidence), *_subgroups(evidence),
-            _calibration(evidence), _data(evidence), _search(evidence), *_more_patients(certificate.curve),
+            _calibration(evidence), _data(evidence), _search(evidence), *_signs(evidence),
+            *_more_patients(certificate.curve),
             _again(evidence), _guideline("claim", "CLAIM 2024", claim(evidence)),
             _guideline("tripod", "TRIPOD+AI", tripod(evidence)),
         ],
@@ -55,7 +56,7 @@ def _score(of: Evidence) -> Section:
     title = f"Score: {interval_text(honest.corrected)} cross-validated"
     if answer is not None:
         title += f", {interval_text(answer)} held out"
-    return Section("score", title, paragraphs=honest_lines(honest), parts=[table])
+    return Section("score", title, paragraphs=verdict_lines(of.verdict), parts=[table])
 
 
 def _scored(one: Interval | None) -> tuple[str, Cell]:
@@ -181,6 +182,11 @@ def _search(of: Evidence) -> Section:
     )  # fmt: skip
 
 
+def _signs(of: Evidence) -> list[Section]:
+    lines = [f"{line[:1].upper()}{line[1:]}." for line in of.signs]
+    return [Section("signs", "What stands out", paragraphs=lines)] if lines else []
+
+
 def _more_patients(curve: LearningCurve | None) -> list[Section]:
     if curve is None:
         return []
@@ -204,8 +210,9 @@ def curve_lines(curve: LearningCurve) -> list[str]:
     elif curve.reason:
         lines.append(f"{curve.reason[:1].upper()}{curve.reason[1:]}.")
     lines.append(
-        "Every size was trained for the same number of epochs, so fewer patients also mean fewer steps: part "
-        "of the gain may be had with more epochs."
+        "Every size is trained for the same number of epochs, so small parts see fewer steps: part of what "
+        "they lack may be training rather than patients, and the gain of more patients is then told too "
+        "large."
     )
     return lines
 

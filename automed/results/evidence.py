@@ -21,6 +21,7 @@ from automed.results.calibrate import Predictions, read_predictions
 from automed.results.calibration import Measured, Temperature
 from automed.results.certify import Certificate
 from automed.results.per_class import ClassScore, Subgroup, score_each_class, score_subgroups
+from automed.results.signs import Signs
 from automed.results.verdict import Verdict, held_out_parts
 from automed.study import record
 from automed.study.experiment import Experiment
@@ -47,7 +48,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What stands behind a certificate. `leaks` are sentences on copies and on what stands in two splits."""
+    """What stands behind a certificate.
+
+    `leaks` are sentences on copies and on what stands in two splits, `signs` what the curves and scores say.
+    """
 
     experiment: Experiment
     manifest: Manifest
@@ -58,6 +62,7 @@ class Evidence:
     parts: list[Part]
     temperature: Temperature
     leaks: list[str]
+    signs: list[str]
     pins: list[str]
     versions: Mapping[str, str]
 
@@ -76,6 +81,7 @@ def gather(
         AutomedError: the winner's predictions are not on this machine, or damaged.
     """
     study, folder = opened.experiment.study, opened.folder
+    trials = record.records(opened.study)
     trial = folder / "trials" / record.folder_name(verdict.trial)
     kinds = _kinds(manifest, opened.experiment)
     told = read_predictions(trial / "out_of_fold.npz", manifest)
@@ -89,9 +95,10 @@ def gather(
         for name, one in _held_out(folder / "winner" / "test.npz", manifest)
     ]  # fmt: skip
     return Evidence(
-        experiment=opened.experiment, manifest=manifest, folds=folds, trials=record.records(opened.study),
+        experiment=opened.experiment, manifest=manifest, folds=folds, trials=trials,
         verdict=verdict, certificate=certificate, parts=parts, temperature=temperature,
-        leaks=brief(manifest), pins=pin_lines(opened.experiment, manifest, folds),
+        leaks=brief(manifest), signs=Signs(opened, trials).lines(),
+        pins=pin_lines(opened.experiment, manifest, folds),
         versions={**opened.study.user_attrs.get(VERSIONS, {}), **_installed()},
     )  # fmt: skip
 

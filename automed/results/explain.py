@@ -1,8 +1,10 @@
-"""Explain a gap between the held-out and the cross-validated score: only where there is one, and once."""
+"""The whole verdict on a winner: judged, and a gap between its scores explained, where there is one, once."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 from filelock import FileLock
@@ -12,11 +14,34 @@ from automed.data.manifest import Manifest
 from automed.data.settings import Data
 from automed.errors import AutomedError
 from automed.results.gap import Gap, find_gap
+from automed.results.judge import judge
 from automed.results.verdict import Verdict
+from automed.screen import progress_bar
 from automed.study.open import OpenStudy
+from automed.study.record import TrialRecord
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Tell = Callable[[str], Callable[[int, int], None]]
 """Given what begins, gives what hears of (done, in all)."""
+
+
+def full_verdict(opened: OpenStudy, winner: TrialRecord, console: Console) -> Verdict:
+    """Judge the winner of a study, and explain what has to be explained, under bars.
+
+    Raises:
+        AutomedError: the refit could not be trained.
+    """
+    with progress_bar(console, f"refitting trial {winner.number} on all searched pictures") as advance:
+        verdict = judge(opened, winner, on_epoch=advance)
+    with contextlib.ExitStack() as bars:
+
+        def tell(what: str) -> Callable[[int, int], None]:
+            bars.close()
+            return bars.enter_context(progress_bar(console, what))
+
+        return explain(opened, verdict, tell)
 
 
 def explain(opened: OpenStudy, verdict: Verdict, tell: Tell) -> Verdict:

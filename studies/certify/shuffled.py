@@ -2,8 +2,8 @@
 
     python studies/certify/shuffled.py --seeds 10 --shuffles 3 --out studies/certify/shuffled.csv
 
-A phantom set (`automed phantom`) has several slices a patient. Clean: folds keep patients together. Leak: they
-do not (`data.group: none`), so slices of one patient stand on both sides; the names of the files still tell
+A phantom set (`automed phantom`) has several slices a patient. Clean: folds keep patients together. Leak:
+they do not (`data.group: none`), so slices of one patient stand on both sides; file names still tell
 whose they are, which is how `automed certify` shuffles. One line a training on shuffled labels.
 """
 
