@@ -1,4 +1,4 @@
-"""A page -> markdown, for a paper's supplement; pictures are named, not shown."""
+"""A page -> markdown, for a paper's supplement; pictures are named, not shown, and scales left out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def _part(part: Part) -> Iterator[str]:
     if isinstance(part, Table):
         if part.caption:
             yield from (f"*{part.caption}*", "")
-        yield from grid(part.head, [[_text(cell) for cell in row] for row in part.rows])
+        shown = [k for k in range(len(part.head)) if not _drawn([row[k] for row in part.rows])]
+        yield from grid([part.head[k] for k in shown], [[_text(row[k]) for k in shown] for row in part.rows])
     elif isinstance(part, Lines):
         yield from (f"{part.title}:", "", *(f"- {line}" for line in part.lines))
     else:
@@ -34,6 +35,11 @@ def _part(part: Part) -> Iterator[str]:
             yield f"- {row.title}: {', '.join(tile.caption for tile in row.tiles)}"
         if part.note:
             yield from ("", part.note)
+
+
+def _drawn(column: Sequence[Cell]) -> bool:
+    """Whether a column draws what stands beside it in figures."""
+    return any(isinstance(cell, Range) for cell in column)
 
 
 def _text(cell: Cell) -> str:
