@@ -4,7 +4,9 @@ from automed.page.parts import Badge, Lines, Page, Range, Row, Section, Table, T
 
 def test_everything_of_a_page_is_there() -> None:
     table = Table(
-        ("what", "scale"), [(Badge("high", "bad"), Range(0.9, 0.4, 0.6, 0, 1, "0.9 of 1"))], "A table"
+        ("what", "scale", "score"),
+        [(Badge("high", "bad"), Range(0.9, 0.4, 0.6, 0, 1, "0.9 of 1"), "0.9")],
+        "A table",
     )
     wall = Wall([Row("pair", [Tile("data:", 1, 1, "a.png", "a"), Tile("", 1, 1, "b.png", "")], 3)], "2 more")
     section = Section(
@@ -12,8 +14,8 @@ def test_everything_of_a_page_is_there() -> None:
     )
     text = to_markdown(Page("Title", ["lead"], [section], "the end"))
     for line in (
-        "# Title", "lead", "## **clean** First", "Text.", "*A table*", "| what | scale |",
-        "| high | 0.9 of 1 |", "- pair: a.png, b.png", "2 more", "All:", "- x", "the end",
+        "# Title", "lead", "## **clean** First", "Text.", "*A table*", "| what | score |",
+        "| high | 0.9 |", "- pair: a.png, b.png", "2 more", "All:", "- x", "the end",
     ):  # fmt: skip
         assert line in text.splitlines()
 
