@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from automed import __version__
-from automed.audit.copies import find_copies, find_near_copies, find_patients, joined
+from automed.audit.copies import find_copies, find_near_copies, find_patients
 from automed.audit.facts import find_faults, gather_facts
 from automed.audit.finding import SEVERITIES, Audit
 from automed.audit.material import Material
 from automed.audit.shift import find_shift
 from automed.audit.shortcut import find_shortcuts
+from automed.data.grouping import join
 from automed.data.look_alikes import find_look_alikes
 
 Tell = Callable[[str], Callable[[int, int], None]]
@@ -28,7 +29,7 @@ def examine(material: Material, tell: Tell | None = None) -> Audit:
         DataError: a picture changed while it was looked at.
     """
     pairs = find_look_alikes(material.manifest, tell and tell("looking for near copies"))
-    groups = joined(material.manifest.groups, pairs)
+    groups = join(material.manifest.groups.tolist(), pairs=(pair.rows for pair in pairs))
     shifts, shifted = find_shift(material, groups)
     cues, told = find_shortcuts(material, groups)
     findings = [
