@@ -50,7 +50,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All pictures of a data set, in a fixed order. `source` is what was read: a folder or a file."""
+    """All pictures of a data set, in a fixed order.
+
+    `source` is what was read: a folder or a file. With `apart`, every picture is a group of its own, whatever
+    it shares with others: for finding out what that flatters.
+    """
 
     source: Path
     kind: Literal["folder", "csv", "npz"]
@@ -59,6 +63,7 @@ class Manifest:
     test_split: str
     skipped: tuple[str, ...] = ()
     split: Literal["official", "pooled"] = "official"
+    apart: bool = False
 
     @property
     def root(self) -> Path:
@@ -106,6 +111,8 @@ class Manifest:
     @cached_property
     def groups(self) -> np.ndarray:
         """The group of every row, (n,): declared groups, joined where they share a picture or near copies."""
+        if self.apart:
+            return np.arange(len(self.items))
         alike = [item.alike or item.digest for item in self.items]
         return join([item.group for item in self.items], [item.digest for item in self.items], alike)
 
@@ -166,7 +173,7 @@ class Manifest:
         tree: dict[str, Any] = {
             "fingerprint": self.fingerprint, "source": str(self.source.resolve()), "kind": self.kind,
             "classes": self.classes, "test_split": self.test_split, "skipped": self.skipped,
-            "split": self.split, "items": self.items,
+            "split": self.split, "apart": self.apart, "items": self.items,
         }  # fmt: skip
         with replacing(file) as stream:
             stream.write(msgspec.json.format(msgspec.json.encode(tree), indent=1))
