@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from automed.audit.finding import Cost, Estimate, Gap
+from automed.audit.finding import FEWEST_NEW, Cost, Estimate, Gap
 from automed.audit.material import Material
 from automed.data.look_alikes import Pair
 
@@ -51,17 +51,21 @@ def cost_lines(cost: Cost) -> list[str]:
 
 def _sentence(gap: Gap) -> str:
     name = gap.name[:1].upper() + gap.name[1:]
-    without = f" (without {', '.join(gap.without)}, of which nothing is new)" if gap.without else ""
+    few = f"fewer than {FEWEST_NEW} are new"
+    few = f" (without {', '.join(gap.left_out)}, of which {few})" if gap.left_out else ""
     if not gap.leaked:
-        return f"{name}: no picture has its like elsewhere, as far as anything tells, so nothing leaks"
+        return f"{name}{few}: no picture has its like elsewhere, as far as anything tells, so nothing leaks"
     if gap.difference is None or gap.clean is None:
         return (
-            f"{name}: all {gap.pictures:,} pictures have their like elsewhere, so there is no score without"
+            f"{name}: {gap.leaked:,} of {gap.pictures:,} pictures have their like elsewhere, and too few not"
         )
     difference = gap.difference
-    told = f"{name}{without}: the leaks are worth {_text(difference, points=True)} points"
+    told = f"{name}{few}: the leaks are worth {_text(difference, points=True)} points"
     if difference.low is None or difference.high is None:
         return f"{told}, of too few groups for an interval"
+    if difference.low > 0 and gap.new:
+        left = ", ".join(f"{count:,} {label}" for label, count in gap.new.items())
+        return f"{told}; those that are new are {left}, and may be of another kind as well (see the shift)"
     if difference.low > 0:
         return f"{told}: the score is too good by that"
     if difference.high < 0:

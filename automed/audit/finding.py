@@ -17,6 +17,9 @@ SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
 UNEVEN = 1.5
 """The largest class over the smallest, from which on an imbalance is a finding."""
 
+FEWEST_NEW = 5
+"""So many held-out pictures of a class have to be new before it is part of a score without leaks."""
+
 Kind = Literal[
     "unreadable", "layout", "imbalance", "copies", "copies across", "near copies", "near copies across",
     "contradiction", "patients across", "shift", "shortcut",
@@ -147,7 +150,8 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
 
     `name` says which: cross-validated, or held out. Of `pictures`, `leaked` have their like (a copy, a near
     copy, the same patient) among other pictures to search. `clean` and `difference` are None where nothing
-    else is left; the classes `without` any are left out on both sides.
+    else is left. Held out, `new` counts what is left of each class; of the classes `left_out`, on both sides,
+    it is fewer than FEWEST_NEW.
     """
 
     name: str
@@ -156,7 +160,8 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     leaky: Estimate | None
     clean: Estimate | None = None
     difference: Estimate | None = None
-    without: list[str] = []
+    left_out: list[str] = []
+    new: dict[str, int] = {}
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,8 +7,9 @@ the networks of the second folds, with and without those whose like also stands 
 
 **The interval** of a difference resamples groups of such pictures, the same ones on both sides. Two
 cross-validations also differ by chance, for networks differ from fold to fold: by as much as the fold scores
-scatter beyond what so few pictures explain. That variance is added, and Student's t with two degrees of
-freedom a fold, less two, stands for the normal.
+scatter beyond what so few pictures explain. That variance is added, and Student's t stands for the normal,
+with degrees of freedom after Satterthwaite (1946): one a group for the first part, less the classes, and two
+a fold, less two, for the second.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import msgspec
 import numpy as np
 
 from automed.audit.cost import Price
-from automed.audit.finding import Cost, Estimate, Gap
+from automed.audit.finding import FEWEST_NEW, Cost, Estimate, Gap
 from automed.audit.material import Material
 from automed.config import Optim, Schedule, Train, TrialConfig, from_flat
 from automed.data.folds import Folds, make_folds
@@ -182,11 +183,12 @@ def _between_folds(deal: _Deal, leaky: Retrained, clean: Retrained, plan: Plan) 
         _scored(value, float(np.nanvar(mean)) + more, strata, plan.metric)
         for value, mean, more in zip(values, means, chance, strict=True)
     ]
-    spread = float(np.nanvar(means[0] - means[1])) + sum(chance)
+    parts = (float(np.nanvar(means[0] - means[1])), sum(chance))
+    freedom = _satterthwaite(parts, (len(strata) - len(np.unique(strata)), 2 * plan.folds - 2))
     tied = len(deal.tied)
     return Gap(
         name="cross-validated", pictures=len(manifest.search), leaked=tied, leaky=scores[0], clean=scores[1],
-        difference=_difference(values[0] - values[1], spread if tied else 0.0, strata, 2 * plan.folds - 2),
+        difference=_difference(values[0] - values[1], sum(parts) if tied else 0.0, strata, freedom),
     )  # fmt: skip
 
 
@@ -200,8 +202,9 @@ def _held_out(deal: _Deal, probability: np.ndarray, plan: Plan) -> Gap:
     manifest = deal.together[0]
     rows, labels = manifest.test, manifest.labels
     seen = np.isin(deal.groups[rows], deal.groups[manifest.search])
-    left = np.unique(labels[rows[~seen]])
-    # A class that has nothing new would stand on one side alone, and be all of the difference.
+    counts = np.bincount(labels[rows[~seen]], minlength=len(manifest.classes))
+    left = np.flatnonzero(counts >= FEWEST_NEW)
+    # A class of which hardly any is new would stand on one side alone, and be all of the difference.
     both = np.isin(labels[rows], left) if len(left) else np.ones(len(rows), bool)
     rows, probability, seen = rows[both], probability[both], seen[both]
     whole = Weighted(_predictions(manifest, deal.groups, rows, probability), plan.metric)
@@ -210,7 +213,8 @@ def _held_out(deal: _Deal, probability: np.ndarray, plan: Plan) -> Gap:
     leaky, with_all = _resampled(whole, weights, plan.metric)
     gap = Gap(
         name=f"held out ({manifest.held_out_as})", pictures=len(rows), leaked=int(seen.sum()), leaky=leaky,
-        without=[name for label, name in enumerate(manifest.classes) if label not in left],
+        left_out=[name for label, name in enumerate(manifest.classes) if label not in left],
+        new={name: count for name, count in zip(manifest.classes, counts.tolist(), strict=True) if count},
     )  # fmt: skip
     if not len(left):
         return gap
@@ -255,7 +259,13 @@ def _scored(value: float, variance: float, strata: np.ndarray, metric: str) -> E
     return Estimate(found.value, found.low, found.high)
 
 
-def _difference(value: float, variance: float, strata: np.ndarray, freedom: int) -> Estimate:
+def _satterthwaite(variances: Sequence[float], freedom: Sequence[int]) -> float:
+    """The degrees of freedom of a sum of variances."""
+    below = sum(part**2 / max(own, 1) for part, own in zip(variances, freedom, strict=True))
+    return sum(variances) ** 2 / below if below else float(min(freedom))
+
+
+def _difference(value: float, variance: float, strata: np.ndarray, freedom: float) -> Estimate:
     if len(strata) < FEWEST:
         return Estimate(value)
     from scipy.special import stdtrit

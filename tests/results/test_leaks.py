@@ -155,11 +155,12 @@ def held_out(of: _Deal, *, seen: int) -> Gap:
 
 def test_held_out_pictures_are_scored_with_and_without_what_was_seen() -> None:
     gap = held_out(deal(seen=20), seen=20)
-    assert (gap.pictures, gap.leaked, gap.without) == (60, 20, [])
+    assert (gap.pictures, gap.leaked, gap.left_out) == (60, 20, [])
     assert gap.leaky is not None and gap.clean is not None and gap.difference is not None
     assert gap.leaky.value == pytest.approx(40 / 60) and gap.clean.value == pytest.approx(0.5)
     assert gap.difference.value == pytest.approx(1 / 6)
     assert gap.difference.low is not None and gap.difference.low > 0
+    assert gap.new == {"no": 20, "yes": 20}
     nothing = held_out(deal(seen=0), seen=0)
     assert nothing.difference is not None and nothing.difference.value == nothing.difference.low == 0
     gone = held_out(deal(seen=60), seen=60)
@@ -171,7 +172,7 @@ def test_a_class_without_a_new_picture_is_left_out_on_both_sides() -> None:
     groups = of.groups.copy()
     groups[400 + 1 :: 2] = groups[0]  # all of class 1 were seen
     gap = held_out(dataclasses.replace(of, groups=groups), seen=0)
-    assert gap.without == ["yes"] and gap.pictures == 30 and gap.leaked == 0
+    assert gap.left_out == ["yes"] and gap.pictures == 30 and gap.leaked == 0
     assert gap.difference is not None and gap.difference.value == 0
 
 
