@@ -45,17 +45,11 @@ class Reporter(Protocol):
 
 
 def cross_validate(
-    config: TrialConfig,
-    material: Material,
-    splits: Sequence[tuple[np.ndarray, np.ndarray]],
-    reporter: Reporter,
-    *,
-    seed: tuple[int, int],
-    plan: Plan,
-    checkpoint: Checkpoint | None = None,
-    clock: Clock | None = None,
+    config: TrialConfig, material: Material, splits: Sequence[tuple[np.ndarray, np.ndarray]],
+    reporter: Reporter, *,
+    seed: tuple[int, int], plan: Plan, checkpoint: Checkpoint | None = None, clock: Clock | None = None,
     held_out: np.ndarray | None = None,
-) -> TrialResult:
+) -> TrialResult:  # fmt: skip
     """Train and judge every fold, one after another, until the end or until the reporter says stop.
 
     Args:
