@@ -5,7 +5,7 @@ followed by one that goes on from the last checkpoint. It reads one JSON line a 
 line an event (`automed.study.attempt` is the other end)::
 
     <- {"do": "train", "study": FOLDER, "trial": FOLDER, "seed": 0, "number": 42,
-        "micro_batch": null, "memory": 0}
+        "micro_batch": null, "memory": 0}                  with "held_out": true it leaves held_out.npz too
     -> {"event": "begun"}
     -> {"event": "waiting", "what": "pictures", "done": 512, "total": 2870}
     -> {"event": "resumed", "curve": [[0, 0, 0.5], ...], ...}             <- {"go": true}
@@ -143,7 +143,7 @@ def _train(line: Line, request: dict[str, Any]) -> dict[str, Any]:
     study, trial = Path(request["study"]), Path(request["trial"])
     line.tell(event="begun")
     config = _config(trial)
-    _, folds, job = open_job(study)
+    manifest, folds, job = open_job(study)
     allowed = request["memory"] or share_of_gpu(int(os.environ.get(SHARING, "1")))
     if allowed:
         import sklearn.metrics  # noqa: F401  (a library that is loaded under the cap may hang)
@@ -153,7 +153,13 @@ def _train(line: Line, request: dict[str, Any]) -> dict[str, Any]:
     result = run_trial(
         config, study, remote, seed=request["seed"], number=request["number"],
         micro_batch=request["micro_batch"], checkpoint=trial / CHECKPOINT,
+        held_out=request.get("held_out", False),
     )  # fmt: skip
+    said = [fold.held_out for fold in result.folds if fold.held_out is not None]
+    if said:  # the mean of the folds' networks
+        np.savez_compressed(
+            trial / "held_out.npz", index=manifest.test, probability=np.mean(said, axis=0)
+        )  # fmt: skip
     return write_result(trial, result)
 
 

@@ -32,6 +32,8 @@ class FoldResult:
     """One fold, trained to its end.
 
     `indices` (n,) are rows of the manifest; `probabilities` (n, classes) belong to them, at `best_epoch`.
+    `held_out` (m, classes) is what the network says in the end of rows that are no part of any fold; None
+    where nobody asked.
     """
 
     fold: int
@@ -39,6 +41,7 @@ class FoldResult:
     scores: dict[str, float]
     indices: np.ndarray
     probabilities: np.ndarray
+    held_out: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def load_material(study: Path, config: TrialConfig, waiting: Waiting) -> Materia
 def run_trial(
     config: TrialConfig, study: Path, reporter: Reporter, *,
     seed: int, number: int, micro_batch: int | None = None, checkpoint: Path | None = None,
-    clock: Clock | None = None,
+    clock: Clock | None = None, held_out: bool = False,
 ) -> TrialResult:  # fmt: skip
     """Cross-validate one configuration on the pinned folds of a study.
 
@@ -68,6 +68,7 @@ def run_trial(
         micro_batch: how many images of a batch fit into memory at once; all by default.
         checkpoint: the folder of the trial's checkpoints; without one, none is written or read.
         clock: sums up where the time goes.
+        held_out: whether the folds' networks are to judge the held-out pictures in the end.
 
     Raises:
         TrialError: the configuration cannot be trained.
@@ -88,6 +89,7 @@ def run_trial(
         plan=make_plan(config, micro_batch),
         checkpoint=kept,
         clock=clock,
+        held_out=manifest.test if held_out else None,
     )
 
 

@@ -7,9 +7,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
-from automed.audit.examine import examine
+from automed.audit.cost import Price
+from automed.audit.examine import examine, look_for_near_copies
 from automed.audit.material import load
 from automed.audit.show import print_audit
 from automed.data.cache import replacing
@@ -23,7 +25,7 @@ CLEAN, FINDINGS = 0, 1
 
 def run_audit(
     path: Path, settings: Data | None = None, *, json: Path | None = None, html: Path | None = None,
-    console: Console | None = None,
+    price: Price | None = None, console: Console | None = None,
 ) -> int:  # fmt: skip
     """Audit a data set, print what is found, and write what is asked for.
 
@@ -32,10 +34,12 @@ def run_audit(
         settings: what a space file says of the data; what it leaves open is guessed.
         json: where to write all of it as JSON.
         html: where to write a page with the pictures.
+        price: trains with leaks and without; None: nothing is trained.
         console: where to print.
 
     Raises:
         UserError: the data cannot be used at all, or a file cannot be written there.
+        AutomedError: it could not be trained.
     """
     console = console or make_console()
     _refuse(json, html)
@@ -46,7 +50,11 @@ def run_audit(
             return bars.enter_context(progress_bar(console, what))
 
         material = load(path, settings, tell("reading pictures"))
-        audit = examine(material, tell)
+        pairs = look_for_near_copies(material, tell)
+        audit = examine(material, tell, pairs)
+        if price is not None:
+            cost = price(material, pairs, tell("training with leaks and without, epochs"))
+            audit = msgspec.structs.replace(audit, cost=cost)
     print_audit(audit, console)
     if json is not None:
         audit.write(json)

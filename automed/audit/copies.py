@@ -6,8 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence, Sized
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from automed.audit.finding import Cluster, Finding
 from automed.audit.material import Material
@@ -181,15 +179,6 @@ def _near(material: Material, pairs: Sequence[Pair], *, across: bool) -> Finding
         evidence={"pairs": len(pairs), **kinds},
         clusters=[_cluster(material, [pair.first, pair.second], pair.kind) for pair in most],
     )  # fmt: skip
-
-
-def joined(groups: np.ndarray, pairs: Sequence[Pair]) -> np.ndarray:
-    """The groups (n,) with those of near copies made one."""
-    ends = np.array([(pair.first, pair.second) for pair in pairs], np.int64).reshape(-1, 2)
-    count = int(groups.max()) + 1
-    links = coo_array((np.ones(len(ends)), (groups[ends[:, 0]], groups[ends[:, 1]])), (count, count))
-    _, joint = connected_components(links, directed=False)
-    return np.asarray(joint[groups])
 
 
 def plural(word: str, things: Sized) -> str:

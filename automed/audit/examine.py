@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from automed import __version__
-from automed.audit.copies import find_copies, find_near_copies, find_patients, joined
+from automed.audit.copies import find_copies, find_near_copies, find_patients
 from automed.audit.facts import find_faults, gather_facts
 from automed.audit.finding import SEVERITIES, Audit
 from automed.audit.material import Material
 from automed.audit.shift import find_shift
 from automed.audit.shortcut import find_shortcuts
-from automed.data.look_alikes import find_look_alikes
+from automed.data.grouping import join
+from automed.data.look_alikes import Pair, find_look_alikes
 
 Tell = Callable[[str], Callable[[int, int], None]]
 """Given what begins, gives what hears of (done, in all)."""
 
 
-def examine(material: Material, tell: Tell | None = None) -> Audit:
+def look_for_near_copies(material: Material, tell: Tell | None = None) -> Sequence[Pair]:
+    """The near copies, as `examine` looks for them."""
+    return find_look_alikes(material.manifest, tell and tell("looking for near copies"))
+
+
+def examine(material: Material, tell: Tell | None = None, pairs: Sequence[Pair] | None = None) -> Audit:
     """Run every check.
 
     Args:
         material: the pictures.
         tell: hears what is done, and how far it is.
+        pairs: the near copies, where they are known already.
 
     Raises:
         DataError: a picture changed while it was looked at.
     """
-    pairs = find_look_alikes(material.manifest, tell and tell("looking for near copies"))
-    groups = joined(material.manifest.groups, pairs)
+    if pairs is None:
+        pairs = look_for_near_copies(material, tell)
+    groups = join(material.manifest.groups.tolist(), pairs=(pair.rows for pair in pairs))
     shifts, shifted = find_shift(material, groups)
     cues, told = find_shortcuts(material, groups)
     findings = [

@@ -17,6 +17,9 @@ SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
 UNEVEN = 1.5
 """The largest class over the smallest, from which on an imbalance is a finding."""
 
+FEWEST_NEW = 5
+"""So many held-out pictures of a class have to be new before it is part of a score without leaks."""
+
 Kind = Literal[
     "unreadable", "layout", "imbalance", "copies", "copies across", "near copies", "near copies across",
     "contradiction", "patients across", "shift", "shortcut",
@@ -134,6 +137,48 @@ class Cue(msgspec.Struct, frozen=True, kw_only=True):
     told: bool = False
 
 
+class Estimate(msgspec.Struct, frozen=True):
+    """A number with its 95 % interval, whose ends are None where there are too few groups for one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """A score with leaks in it, and without them.
+
+    `name` says which: cross-validated, or held out. Of `pictures`, `leaked` have their like (a copy, a near
+    copy, the same patient) among other pictures to search. `clean` and `difference` are None where nothing
+    else is left. Held out, `new` counts what is left of each class; of the classes `left_out`, on both sides,
+    it is fewer than FEWEST_NEW.
+    """
+
+    name: str
+    pictures: int
+    leaked: int
+    leaky: Estimate | None
+    clean: Estimate | None = None
+    difference: Estimate | None = None
+    left_out: list[str] = []
+    new: dict[str, int] = {}
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What leaks are worth to a network that was trained with and without them.
+
+    `groups` counts patients, or pictures where nothing tells of patients, copies and near copies as one.
+    """
+
+    metric: str
+    network: str
+    folds: int
+    epochs: int
+    groups: int
+    patients_known: Literal["declared", "guessed", "unknown"]
+    gaps: list[Gap]
+
+
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that was looked at, and what was found."""
 
@@ -145,6 +190,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     shifts: list[Shift]
     cues: list[Cue]
     findings: list[Finding]
+    cost: Cost | None = None
 
     def write(self, file: Path) -> None:
         """Write all of it as JSON."""

@@ -13,13 +13,14 @@ import numpy as np
 from automed.audit.finding import Picture
 from automed.audit.look import Look, look_at_all, picture_reader
 from automed.data.grouping import declared_groups
+from automed.data.holdout import spelled
 from automed.data.manifest import Item, Manifest, numbers_first, open_source
 from automed.data.scan import Progress
 from automed.data.settings import Data, Group
 from automed.data.sources import Listing
 from automed.data.survey import group_column, guess_pattern, held_out_split
 from automed.data.thumbnails import Album
-from automed.errors import DataError, Fault, nearest
+from automed.errors import DataError, Fault
 
 Known = Literal["declared", "guessed", "unknown"]
 
@@ -119,19 +120,13 @@ def _words(group: Group | None) -> str:
 
 def _test_split(settings: Data | None, listing: Listing) -> str:
     """The split held out: the one the settings name, else the one that reads like it."""
-    splits = listing.splits
-    if settings is None:
-        return held_out_split(splits)
-    same = [split for split in splits if split.lower() == settings.test.lower()]
-    if settings.test == "none" or not splits:
-        return "none"
-    if settings.test in splits:
-        return settings.test
-    if len(same) == 1:
-        return same[0]
-    hint = nearest(settings.test, splits) or "there are " + ", ".join([*splits, "none"])
-    message = f"data.test names the split '{settings.test}', which is not there"
-    raise DataError(Fault(message, hint=hint))
+    if settings is None or not listing.splits:
+        return held_out_split(listing.splits)
+    faults: list[Fault] = []
+    split = spelled(settings.test, listing.splits, faults)
+    if faults:
+        raise DataError(faults)
+    return split
 
 
 def without_copies(material: Material, rows: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from automed.audit.cost import COST_HEAD, cost_lines, cost_rows
 from automed.audit.finding import Audit, Cluster, Cue, Finding, Picture, Told
 from automed.audit.show import (
     CUE_HEAD,
@@ -110,6 +111,10 @@ def _tables(audit: Audit) -> list[Section]:
         caption = "How well one cue alone tells the class. Grey: the middle 95 % by chance"
         table = Table(head, rows, caption, frozenset({1, 3, 4}))
         sections.append(Section("shortcuts", "Shortcuts", parts=[table]))
+    if audit.cost is not None:
+        table = Table(COST_HEAD, cost_rows(audit.cost), "Scores with their 95 % intervals", frozenset({1, 2}))
+        lines = [f"{line}." for line in cost_lines(audit.cost)]
+        sections.append(Section("cost-of-leaks", "What the leaks are worth", None, lines, [table]))
     return sections
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from automed.audit.cost import COST_HEAD, cost_lines, cost_rows
 from automed.audit.finding import Audit, Cue, Finding, Shift, Told
 
 STYLES = {"high": "bold red", "medium": "yellow", "low": "cyan"}
@@ -27,6 +28,14 @@ def print_audit(audit: Audit, console: Console) -> None:
             console.print(Text(note, "dim"), soft_wrap=True)
     if audit.cues:
         console.print(_table("Shortcuts: the class from one cue alone", CUE_HEAD, cue_rows(audit.cues)))
+    if audit.cost is not None:
+        console.print(
+            _table(
+                "What the leaks are worth", (*COST_HEAD, ""), [[*row, ""] for row in cost_rows(audit.cost)]
+            )
+        )
+        for line in cost_lines(audit.cost):
+            console.print(Text(line), soft_wrap=True)
     if not audit.findings:
         console.print(Text("No findings.", "bold green"))
         return

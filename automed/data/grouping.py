@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -51,8 +51,11 @@ def _by_pattern(paths: Sequence[str], pattern: str) -> tuple[list[str], list[Fau
     return groups, faults
 
 
-def join(*keys: Sequence[str]) -> np.ndarray:
-    """Number the groups (n,): two rows share one when any of their keys are equal, or by way of others."""
+def join(*keys: Sequence[Hashable], pairs: Iterable[tuple[int, int]] = ()) -> np.ndarray:
+    """Number the groups (n,) in order of appearance.
+
+    Two rows share one when any of their keys are equal, when they are one of `pairs`, or by way of others.
+    """
     count = len(keys[0])
     parent = list(range(count))
 
@@ -62,10 +65,15 @@ def join(*keys: Sequence[str]) -> np.ndarray:
             row = parent[row]
         return row
 
+    def unite(one: int, other: int) -> None:
+        a, b = root(one), root(other)
+        parent[max(a, b)] = min(a, b)
+
     for column in keys:
-        first: dict[str, int] = {}
+        first: dict[Hashable, int] = {}
         for row, key in enumerate(column):
-            a, b = root(first.setdefault(key, row)), root(row)
-            parent[max(a, b)] = min(a, b)
+            unite(first.setdefault(key, row), row)
+    for one, other in pairs:
+        unite(one, other)
     numbers: dict[int, int] = {}
     return np.array([numbers.setdefault(root(row), len(numbers)) for row in range(count)], np.int64)

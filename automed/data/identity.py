@@ -24,22 +24,13 @@ def suspected_patients(manifest: Manifest, alike: Iterable[tuple[int, int]] = ()
         manifest: the pictures.
         alike: pairs of rows that show the same.
     """
-    keys = [manifest.groups.astype(str).tolist(), _near(len(manifest.items), alike)]
+    keys = [manifest.groups.tolist()]
     pattern = _pattern(manifest)
     if pattern is not None:
         paths = [item.path for item in manifest.items]
         found = [re.search(pattern, PurePosixPath(path).name) for path in paths]
         keys.append([match[1] if match else path for match, path in zip(found, paths, strict=True)])
-    return join(*keys)
-
-
-def _near(count: int, alike: Iterable[tuple[int, int]]) -> list[str]:
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    pairs = np.array(list(alike), np.int64).reshape(-1, 2)
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    return [str(number) for number in connected_components(graph, directed=False)[1].tolist()]
+    return join(*keys, pairs=alike)
 
 
 def _pattern(manifest: Manifest) -> str | None:

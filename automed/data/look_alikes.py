@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from automed.data.candidates import CUT, SIGMA, align, halved, propose, turned
+from automed.data.grouping import join
 from automed.data.scan import Progress
 from automed.data.thumbnails import SIDE, load_thumbnails
 
@@ -42,6 +43,11 @@ class Pair:
     second: int
     kind: str
     difference: float
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Both rows."""
+        return self.first, self.second
 
 
 def find_look_alikes(manifest: Manifest, progress: Progress | None = None) -> tuple[Pair, ...]:
@@ -145,17 +151,6 @@ def _kind(warp: np.ndarray, one: np.ndarray, moved: np.ndarray) -> str:
 def components(manifest: Manifest, pairs: Sequence[Pair]) -> list[str]:
     """For every row, the digest of the first picture that copies and near copies link it to (n,)."""
     digests = [item.digest for item in manifest.items]
-    place = {digest: row for row, digest in reversed(list(enumerate(digests)))}
-    parent = {digest: digest for digest in digests}
-
-    def root(digest: str) -> str:
-        while parent[digest] != digest:
-            parent[digest] = parent[parent[digest]]
-            digest = parent[digest]
-        return digest
-
-    for pair in pairs:
-        ends = root(digests[pair.first]), root(digests[pair.second])
-        earlier, later = sorted(ends, key=place.__getitem__)
-        parent[later] = earlier
-    return [root(digest) for digest in digests]
+    first: dict[int, str] = {}
+    numbers = join(digests, pairs=(pair.rows for pair in pairs)).tolist()
+    return [first.setdefault(number, digest) for number, digest in zip(numbers, digests, strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 from collections import Counter
@@ -17,7 +16,7 @@ import numpy as np
 from automed.data.cache import replacing
 from automed.data.decode import BadPictureError, Facts, facts_of
 from automed.data.grouping import declared_groups, join
-from automed.data.holdout import draw_test_part, pooled_faults
+from automed.data.holdout import draw_test_part, pooled_faults, slips, spelled
 from automed.data.npz import list_npz, npz_pixels
 from automed.data.scan import Look, Progress, scan_files
 from automed.data.settings import Data, Group
@@ -26,7 +25,6 @@ from automed.errors import DataError, Fault, StudyError, nearest
 
 _MOST_GAPS = 100
 _LONGEST_NUMBER = 100  # Python refuses to read one of some thousand digits
-_SLIP = 0.85  # how alike two names of splits are when one is a slip for the other: Testng, not Training
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All pictures of a data set, in a fixed order. `source` is what was read: a folder or a file."""
+    """All pictures of a data set, in a fixed order.
+
+    `source` is what was read: a folder or a file. With `apart`, every picture is a group of its own, whatever
+    it shares with others: for finding out what that flatters.
+    """
 
     source: Path
     kind: Literal["folder", "csv", "npz"]
@@ -61,6 +63,7 @@ class Manifest:
     test_split: str
     skipped: tuple[str, ...] = ()
     split: Literal["official", "pooled"] = "official"
+    apart: bool = False
 
     @property
     def root(self) -> Path:
@@ -108,6 +111,8 @@ class Manifest:
     @cached_property
     def groups(self) -> np.ndarray:
         """The group of every row, (n,): declared groups, joined where they share a picture or near copies."""
+        if self.apart:
+            return np.arange(len(self.items))
         alike = [item.alike or item.digest for item in self.items]
         return join([item.group for item in self.items], [item.digest for item in self.items], alike)
 
@@ -168,7 +173,7 @@ class Manifest:
         tree: dict[str, Any] = {
             "fingerprint": self.fingerprint, "source": str(self.source.resolve()), "kind": self.kind,
             "classes": self.classes, "test_split": self.test_split, "skipped": self.skipped,
-            "split": self.split, "items": self.items,
+            "split": self.split, "apart": self.apart, "items": self.items,
         }  # fmt: skip
         with replacing(file) as stream:
             stream.write(msgspec.json.format(msgspec.json.encode(tree), indent=1))
@@ -214,7 +219,10 @@ def read_manifest(
     listing = open_source(path, column, outside=settings.outside)
     faults = list(listing.faults)
     faults += pooled_faults(settings, listing)
-    test_split = "none" if settings.split == "pooled" else _test_split(settings.test, listing, faults)
+    test_split = "none"
+    if settings.split != "pooled":
+        faults += slips(settings.test, listing.splits)
+        test_split = spelled(settings.test, listing.splits, faults)
     groups, wrong = declared_groups(listing, settings.group)
     faults += wrong
     facts = _scan_for(settings, listing, path, progress)
@@ -320,25 +328,6 @@ def scan(listing: Listing, progress: Progress | None = None, look: Look | None =
         if look is not None:
             look(facts.digest, pixels)
     return found
-
-
-def _test_split(name: str, listing: Listing, faults: list[Fault]) -> str:
-    """The split that is held out, as the data spells it."""
-    splits = listing.splits
-    for split in splits:
-        slip = difflib.SequenceMatcher(None, split.lower(), name.lower()).ratio() > _SLIP
-        if split != name and name in splits and slip:
-            faults.append(Fault(f"the split '{split}' looks like a slip for '{name}', which is held out"))
-    if name == "none" or name in splits or not splits:
-        return name
-    same = [split for split in splits if split.lower() == name.lower()]
-    if len(same) == 1:
-        return same[0]
-    hint = nearest(name, splits) or "there are " + ", ".join([*splits, "none"])
-    if splits == ["all"]:
-        hint = "this data has no splits: data.test must be none"
-    faults.append(Fault(f"data.test names the split '{name}', which is not there", hint=hint))
-    return name
 
 
 def _bad_picture(row: Row, reason: str, path: Path) -> Fault:

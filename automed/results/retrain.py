@@ -31,7 +31,10 @@ LEFT_OUT = "left out"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained again. `number` is the trial's, whose random state it has; `seed` the study's."""
+    """What is trained again. `number` is the trial's, whose random state it has; `seed` the study's.
+
+    With `held_out` the folds' networks judge the held-out pictures as well.
+    """
 
     config: Any
     job: Job
@@ -40,19 +43,22 @@ class Recipe:
     micro_batch: int | None
     folder: Path
     command: Sequence[str] = TRAIN
+    held_out: bool = False
 
 
 @dataclass(frozen=True)
 class Retrained:
     """Out-of-fold predictions: `probability` (n, classes) for rows `index` (n,), in the folds `fold` (n,).
 
-    `fold_scores` are of the study's metric.
+    `fold_scores` are of the study's metric. `held_out` (m, classes) is the mean of what the folds' networks
+    say of the manifest's held-out rows, in their order; None where nobody asked.
     """
 
     index: np.ndarray
     fold: np.ndarray
     probability: np.ndarray
     fold_scores: tuple[float, ...]
+    held_out: np.ndarray | None = None
 
 
 def retrain(
@@ -70,6 +76,7 @@ def retrain(
         AutomedError: it could not be trained.
     """
     of = [manifest.fingerprint, folds.fingerprint, recipe.job, recipe.config, recipe.seed, recipe.number]
+    of += ["held out"] if recipe.held_out else []
     name = hashlib.blake2b(msgspec.json.encode(of), digest_size=8).hexdigest()
     study = recipe.folder / name
     trial = study / "trial"
@@ -78,7 +85,7 @@ def retrain(
         write_job(study, manifest=manifest, folds=folds, job=recipe.job)
         write_config(trial, recipe.config)
         _train(recipe, study, trial, on_epoch)
-    return _read(trial)
+    return _read(trial, recipe)
 
 
 def without(manifest: Manifest, rows: np.ndarray) -> Manifest:
@@ -107,20 +114,24 @@ def _train(recipe: Recipe, study: Path, trial: Path, on_epoch: Callable[[], None
 
     request = {
         "do": "train", "study": str(study), "trial": str(trial), "seed": recipe.seed, "number": recipe.number,
-        "micro_batch": recipe.micro_batch, "memory": 0,
+        "micro_batch": recipe.micro_batch, "memory": 0, "held_out": recipe.held_out,
     }  # fmt: skip
     train_apart(
-        request, recipe.folder / "log", "it trained the winner again", hear=hear, command=recipe.command
+        request, recipe.folder / "log", "it trained a configuration again", hear=hear, command=recipe.command
     )  # fmt: skip
     for file in (trial / CHECKPOINT).glob("*"):
         file.unlink()
 
 
-def _read(trial: Path) -> Retrained:
+def _read(trial: Path, recipe: Recipe) -> Retrained:
+    held_out = None
     try:
         told = msgspec.json.decode((trial / "result.json").read_bytes(), type=dict[str, Any])
         with np.load(trial / "out_of_fold.npz", allow_pickle=False) as kept:
             index, fold, probability = kept["index"], kept["fold"], kept["probability"]
+        if recipe.held_out:
+            with np.load(trial / "held_out.npz", allow_pickle=False) as kept:
+                held_out = kept["probability"]
     except (OSError, KeyError, ValueError, msgspec.DecodeError) as error:
         raise AutomedError(f"{trial}: what was trained there cannot be read: {error}") from None
-    return Retrained(index, fold, probability, tuple(told["fold_scores"]))
+    return Retrained(index, fold, probability, tuple(told["fold_scores"]), held_out)

@@ -110,6 +110,21 @@ class Knob:
         middle = self._typed((self.low + self.high) / 2)
         return (self.low, middle, self.high, *(value for value in extra if self.contains(value)))
 
+    @property
+    def middle(self) -> Scalar:
+        """The first choice, or what lies in the middle of the range."""
+        if self.choices:
+            return self.choices[0]
+        assert self.low is not None and self.high is not None
+        middle = (self.low + self.high) / 2
+        if self.log:
+            middle = (self.low * self.high) ** 0.5
+        if self.points() is None:
+            return float(middle)
+        step = self.step or 1
+        whole = Decimal(str(self.low)) + round((middle - self.low) / step) * Decimal(str(step))
+        return self._typed(whole)
+
     def points(self) -> int | None:
         """How many values it can have; None for a range without a grid."""
         if self.choices:

@@ -72,6 +72,16 @@ def sample(space: SearchSpace, suggest: Callable[[Knob], Scalar]) -> dict[str, S
     return drawn
 
 
+def plainest(space: SearchSpace) -> dict[str, Scalar]:
+    """One configuration without chance: the first entry of `start_from`, as far as there is one.
+
+    What it leaves open is the first choice, or the middle of the range (of its logarithm, where it has that
+    scale).
+    """
+    start = space.start_from[0] if space.start_from else {}
+    return sample(space, lambda knob: start.get(knob.name, knob.middle))
+
+
 def combinations(
     space: SearchSpace, names: Sequence[str], defaults: Mapping[str, Scalar], *, countable: bool = False
 ) -> Counter[tuple[Scalar, ...]]:

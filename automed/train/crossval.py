@@ -45,16 +45,11 @@ class Reporter(Protocol):
 
 
 def cross_validate(
-    config: TrialConfig,
-    material: Material,
-    splits: Sequence[tuple[np.ndarray, np.ndarray]],
-    reporter: Reporter,
-    *,
-    seed: tuple[int, int],
-    plan: Plan,
-    checkpoint: Checkpoint | None = None,
-    clock: Clock | None = None,
-) -> TrialResult:
+    config: TrialConfig, material: Material, splits: Sequence[tuple[np.ndarray, np.ndarray]],
+    reporter: Reporter, *,
+    seed: tuple[int, int], plan: Plan, checkpoint: Checkpoint | None = None, clock: Clock | None = None,
+    held_out: np.ndarray | None = None,
+) -> TrialResult:  # fmt: skip
     """Train and judge every fold, one after another, until the end or until the reporter says stop.
 
     Args:
@@ -69,6 +64,7 @@ def cross_validate(
             checkpoint interval); what stands in it already is not trained again, and the curve is that of an
             unbroken trial, bit for bit on a CPU.
         clock: sums up where the time goes.
+        held_out: rows (m,) that every fold's network is to judge in the end.
 
     Raises:
         TrialError: the configuration cannot be trained.
@@ -90,7 +86,7 @@ def cross_validate(
         state = None
         run.norm_batch = learner.norm_batch
         with contextlib.closing(learner):
-            stop = _train_fold(learner, run, reporter)
+            stop = _train_fold(learner, run, reporter, held_out)
         del learner  # before the next one is built beside it
     end = run.now()
     return TrialResult(
@@ -105,14 +101,14 @@ def cross_validate(
     )
 
 
-def _train_fold(learner: Learner, run: _Run, reporter: Reporter) -> bool:
+def _train_fold(learner: Learner, run: _Run, reporter: Reporter, held_out: np.ndarray | None) -> bool:
     """One fold, or as much of it as is wanted; True when the trial is to stop."""
     stop = False
     while not (learner.finished or stop):
         run.curve.append(learner.advance())
         run.tell_kept(learner.kept)
         if learner.finished:
-            run.folds.append(learner.result())
+            run.folds.append(learner.result(held_out))
         run.save(learner)
         with run.clock.part("storage"):
             stop = reporter.epoch(run.curve[-1])

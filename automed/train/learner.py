@@ -172,8 +172,8 @@ class Learner:
             scores = self.material.task.scores(self.material.labels[rows], decoded, metrics)
         return Evaluation(loss / len(rows), scores, decoded)
 
-    def result(self) -> FoldResult:
-        """What the fold gave, at its best epoch."""
+    def result(self, held_out: np.ndarray | None = None) -> FoldResult:
+        """What the fold gave, at its best epoch, and what the network says now of rows `held_out` (m,)."""
         assert self.best is not None, "result() before the first epoch"
         return FoldResult(
             fold=self.fold,
@@ -181,6 +181,7 @@ class Learner:
             scores=self.material.task.scores(self.material.labels[self.validation], self.best.decoded),
             indices=self.validation,
             probabilities=self.best.decoded,
+            held_out=None if held_out is None else self.evaluate(held_out, ()).decoded,
         )
 
     def close(self) -> None:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from automed.audit.copies import find_copies, find_near_copies, find_patients, joined
+from automed.audit.copies import find_copies, find_near_copies, find_patients
 from automed.audit.finding import Finding
 from automed.audit.material import Material, load
+from automed.data.grouping import join
 from automed.data.look_alikes import Pair, find_look_alikes
 from automed.data.phantom import draw_phantom
 from automed.data.settings import Data, Group
@@ -88,7 +89,7 @@ def test_near_copies_cross_by_way_of_exact_ones_and_spare_one_patients_slices(
     other, far = row(material, "train/a/P1_2.png"), row(material, "test/b/P4_1.png")
     pairs = [Pair(min(first, other), max(first, other), "cropped", 0.01)]
     assert by_kind(find_near_copies(material, pairs)).keys() == {"near copies across"}
-    groups = joined(material.manifest.groups, pairs)
+    groups = join(material.manifest.groups.tolist(), pairs=(pair.rows for pair in pairs))
     assert groups[first] == groups[other] == groups[row(material, "train/a/P1_1.png")] != groups[far]
     known = load(tmp_path, Data(group=Group(pattern=r"^(P\d+)_"), test="test"))
     assert find_near_copies(known, pairs) == []

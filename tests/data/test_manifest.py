@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -51,6 +52,10 @@ def test_copies_join_groups_through_chains(tmp_path: Path, draw: Draw) -> None:
     assert len({joined[path] for path in joined if "P4" not in path}) == 1
     assert len(set(joined.values())) == 2
     assert manifest.copies == 2
+    apart = dataclasses.replace(manifest, apart=True)
+    assert apart.groups.tolist() == list(range(6)) and apart.fingerprint != manifest.fingerprint
+    apart.write(tmp_path / "data.json")
+    assert Manifest.read(tmp_path / "data.json") == apart
 
 
 def test_equal_pixels_are_equal_however_they_are_stored(tmp_path: Path, draw: Draw) -> None:

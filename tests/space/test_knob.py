@@ -76,3 +76,19 @@ def test_all_of_when_none_of_unless_all_needs() -> None:
 )
 def test_a_value_is_shown_as_one_writes_it(value: object, text: str) -> None:
     assert word(value) == text  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("knob", "middle"),
+    [
+        (Knob("a", "str", choices=("x", "y")), "x"),
+        (Knob("a", "int", low=1, high=9), 5),
+        (Knob("a", "int", low=1, high=100, log=True), 10),
+        (Knob("a", "float", low=0.0, high=0.75, step=0.25), 0.5),
+        (Knob("a", "float", low=0.1, high=0.5), 0.3),
+        (Knob("a", "float", low=1e-4, high=1e-2, log=True), 1e-3),
+    ],
+)
+def test_a_knob_has_a_middle_of_its_own_kind(knob: Knob, middle: object) -> None:
+    assert knob.middle == pytest.approx(middle) if isinstance(middle, float) else knob.middle == middle
+    assert type(knob.middle) is type(middle) and knob.contains(knob.middle)

@@ -11,7 +11,7 @@ import pytest
 from automed.config import TrialConfig, from_flat, to_flat
 from automed.settings import inspect_settings
 from automed.space.knob import Knob
-from automed.space.sample import SearchSpace, combinations, sample
+from automed.space.sample import SearchSpace, combinations, plainest, sample
 from automed.study.experiment import read_experiment, shipped
 
 SHIPPED = ("brain", "brain_cpu", "minimal", "phantom")
@@ -200,3 +200,16 @@ def test_values_of_a_range_are_counted_where_the_first_trials_name_them(tmp_path
     space = read_experiment(tmp_path / "x.yaml").space
     assert set(combinations(space, ("optim.lr",), {}, countable=True)) == {(1e-3,)}
     assert {(1e-5,), (1e-3,), (3e-2,)} < set(combinations(space, ("optim.lr",), {}))
+
+
+def test_the_plainest_configuration_has_no_chance_in_it(tmp_path: Path) -> None:
+    found = plainest(read(tmp_path))
+    assert found == {
+        "model.name": "alexnet",
+        "dropout.placement": "none",
+        "optim.name": "adamw",
+        "optim.lr": 1e-3,
+    }
+    other = plainest(read(tmp_path, SPACE.split("start_from")[0]))
+    assert other["optim.lr"] == pytest.approx((1e-5 * 3e-2) ** 0.5)
+    assert from_flat(other).model.name == "alexnet"

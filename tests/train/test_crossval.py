@@ -68,3 +68,17 @@ def test_the_folds_before_a_stop_are_those_of_the_whole_trial(material: Material
     whole, part = run(material)[0], run(material, 3)[0]
     assert part.fold_scores == whole.fold_scores[:1]
     assert np.array_equal(part.folds[0].probabilities, whole.folds[0].probabilities)
+
+
+def test_every_fold_judges_what_is_held_out_and_nothing_else_changes(material: Material) -> None:
+    rows = np.array([3, 1, 2])
+    whole = run(material)[0]
+    judged = cross_validate(
+        CONFIG, material, SPLITS, Witness(), seed=(0, 3), plan=make_plan(CONFIG), held_out=rows
+    )  # fmt: skip
+    assert judged.fold_scores == whole.fold_scores
+    for one, other in zip(judged.folds, whole.folds, strict=True):
+        assert np.array_equal(one.probabilities, other.probabilities)
+        assert one.held_out is not None and one.held_out.shape == (3, 3) and other.held_out is None
+    # Rows 1 to 3 are validated in fold 0, whose network says the same of them here.
+    assert np.allclose(judged.folds[0].held_out, judged.folds[0].probabilities[rows], atol=1e-6)
