@@ -328,11 +328,8 @@ def certify(
     from automed.results.certificate import run_certify
     from automed.results.certify import Wanted
 
-    certificate = run_certify(
-        studies, study, Wanted(deals=deals, shuffles=shuffles, curve=curve), storage=storage
-    )  # fmt: skip
-    if certificate.leaks:
-        raise typer.Exit(1)
+    certificate = run_certify(studies, study, Wanted(deals, shuffles, curve), storage=storage)
+    raise typer.Exit(int(certificate.leaks))
 
 
 @app.command()

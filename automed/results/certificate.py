@@ -51,7 +51,7 @@ def run_certify(studies: Path, name: str | None, wanted: Wanted, *, storage: str
         console.print(_cost(winner, wanted), soft_wrap=True)
         manifest, folds, _ = open_job(folder)
         with progress_bar(console, "looking for near copies") as advance:
-            alike = [(pair.first, pair.second) for pair in find_look_alikes(manifest, advance)]
+            alike = [pair.rows for pair in find_look_alikes(manifest, advance)]
         with progress_bar(console, f"training trial {winner.number} again") as advance:
             certificate = certify(opened, winner, wanted, alike=alike, on_epoch=advance)
         page = certificate_page(gather(opened, manifest, folds, verdict, certificate))

@@ -81,9 +81,9 @@ def _shifts(manifest: Manifest, settings: Data, tell: Tell) -> list[Shift]:
         AutomedError: the pictures cannot be read any more, or are others.
         OSError: likewise.
     """
-    from automed.audit.copies import joined
     from automed.audit.material import load
     from automed.audit.shift import find_shift
+    from automed.data.grouping import join
     from automed.data.look_alikes import find_look_alikes
 
     material = load(manifest.source, settings, tell("looking at the pictures"))
@@ -91,5 +91,5 @@ def _shifts(manifest: Manifest, settings: Data, tell: Tell) -> list[Shift]:
     if any(there.get(item.path) != item.digest for item in manifest.items):
         raise AutomedError(f"the pictures in {manifest.source} are no longer those of the study")
     pairs = find_look_alikes(material.manifest, tell("looking for near copies"))
-    shifts, _ = find_shift(material, joined(material.manifest.groups, pairs))
-    return shifts
+    groups = join(material.manifest.groups.tolist(), pairs=(pair.rows for pair in pairs))
+    return find_shift(material, groups)[0]
