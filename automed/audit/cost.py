@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from automed.audit.finding import FEWEST_NEW, Cost, Estimate, Gap
+from automed.audit.finding import FEWEST_NEW, Cost, Estimate, Leak
 from automed.audit.material import Material
 from automed.data.look_alikes import Pair
 
@@ -22,13 +22,13 @@ COST_HEAD = (
 
 
 def cost_rows(cost: Cost) -> list[list[str]]:
-    """The rows of the table, a gap each."""
+    """The rows of the table, a leak each."""
     return [
         [
-            f"{gap.name}, {cost.metric}", f"{gap.pictures:,}", f"{gap.leaked:,}", _text(gap.leaky),
-            _text(gap.clean), _text(gap.difference, points=True),
+            f"{leak.name}, {cost.metric}", f"{leak.pictures:,}", f"{leak.leaked:,}", _text(leak.leaky),
+            _text(leak.clean), _text(leak.difference, points=True),
         ]
-        for gap in cost.gaps
+        for leak in cost.leaks
     ]  # fmt: skip
 
 
@@ -38,10 +38,10 @@ def cost_lines(cost: Cost) -> list[str]:
         "trained twice under one seed: in folds where every picture stands for itself, and in folds that "
         "keep copies, near copies and patients together"
     )
-    if not cost.gaps[0].leaked:
+    if not cost.leaks[0].leaked:
         how = "trained once, for there is nothing that folds could keep together"
     lines = [f"{cost.network}, {cost.epochs} epochs, {cost.folds} folds, {how}"]
-    lines += [_sentence(gap) for gap in cost.gaps]
+    lines += [_sentence(leak) for leak in cost.leaks]
     if cost.patients_known == "unknown":
         lines.append(
             "Nothing tells which pictures are of one patient, so what patients are worth is not in it"
@@ -49,22 +49,21 @@ def cost_lines(cost: Cost) -> list[str]:
     return lines
 
 
-def _sentence(gap: Gap) -> str:
-    name = gap.name[:1].upper() + gap.name[1:]
+def _sentence(leak: Leak) -> str:
+    name = leak.name[:1].upper() + leak.name[1:]
     few = f"fewer than {FEWEST_NEW} are new"
-    few = f" (without {', '.join(gap.left_out)}, of which {few})" if gap.left_out else ""
-    if not gap.leaked:
+    few = f" (without {', '.join(leak.left_out)}, of which {few})" if leak.left_out else ""
+    if not leak.leaked:
         return f"{name}{few}: no picture has its like elsewhere, as far as anything tells, so nothing leaks"
-    if gap.difference is None or gap.clean is None:
-        return (
-            f"{name}: {gap.leaked:,} of {gap.pictures:,} pictures have their like elsewhere, and too few not"
-        )
-    difference = gap.difference
+    if leak.difference is None or leak.clean is None:
+        counted = f"{leak.leaked:,} of {leak.pictures:,} pictures"
+        return f"{name}: {counted} have their like elsewhere, and too few do not"
+    difference = leak.difference
     told = f"{name}{few}: the leaks are worth {_text(difference, points=True)} points"
     if difference.low is None or difference.high is None:
         return f"{told}, of too few groups for an interval"
-    if difference.low > 0 and gap.new:
-        left = ", ".join(f"{count:,} {label}" for label, count in gap.new.items())
+    if difference.low > 0 and leak.new:
+        left = ", ".join(f"{count:,} {label}" for label, count in leak.new.items())
         return f"{told}; those that are new are {left}, and may be of another kind as well (see the shift)"
     if difference.low > 0:
         return f"{told}: the score is too good by that"

@@ -145,7 +145,7 @@ class Estimate(msgspec.Struct, frozen=True):
     high: float | None = None
 
 
-class Gap(msgspec.Struct, frozen=True, kw_only=True):
+class Leak(msgspec.Struct, frozen=True, kw_only=True):
     """A score with leaks in it, and without them.
 
     `name` says which: cross-validated, or held out. Of `pictures`, `leaked` have their like (a copy, a near
@@ -176,7 +176,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     epochs: int
     groups: int
     patients_known: Literal["declared", "guessed", "unknown"]
-    gaps: list[Gap]
+    leaks: list[Leak]
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):

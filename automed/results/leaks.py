@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 
 from automed.audit.cost import Price
-from automed.audit.finding import FEWEST_NEW, Cost, Estimate, Gap
+from automed.audit.finding import FEWEST_NEW, Cost, Estimate, Leak
 from automed.audit.material import Material
 from automed.config import Optim, Schedule, Train, TrialConfig, from_flat
 from automed.data.folds import Folds, make_folds
@@ -141,13 +141,13 @@ def cost_of_leaks(
         judging = dataclasses.replace(recipe, held_out=len(material.manifest.test) > 0)
         clean = retrain(judging, *deal.together, on_epoch=tick)
         leaky = retrain(recipe, *deal.apart, on_epoch=tick) if len(tied) else clean
-    gaps = [_between_folds(deal, leaky, clean, plan)]
+    leaks = [_between_folds(deal, leaky, clean, plan)]
     if clean.held_out is not None:
-        gaps.append(_held_out(deal, clean.held_out, plan))
+        leaks.append(_held_out(deal, clean.held_out, plan))
     return Cost(
         metric=plan.metric, network=f"{config.model.name} at {config.model.image_size} px",
         folds=plan.folds, epochs=config.train.epochs, groups=len(np.unique(deal.groups)),
-        patients_known=material.known, gaps=gaps,
+        patients_known=material.known, leaks=leaks,
     )  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def _dealt(manifest: Manifest, pairs: Sequence[Pair], plan: Plan) -> _Deal:
     )
 
 
-def _between_folds(deal: _Deal, leaky: Retrained, clean: Retrained, plan: Plan) -> Gap:
+def _between_folds(deal: _Deal, leaky: Retrained, clean: Retrained, plan: Plan) -> Leak:
     manifest = deal.together[0]
     sides = [
         Weighted(_predictions(manifest, deal.groups, side.index, side.probability, side.fold), plan.metric)
@@ -186,7 +186,7 @@ def _between_folds(deal: _Deal, leaky: Retrained, clean: Retrained, plan: Plan) 
     parts = (float(np.nanvar(means[0] - means[1])), sum(chance))
     freedom = _satterthwaite(parts, (len(strata) - len(np.unique(strata)), 2 * plan.folds - 2))
     tied = len(deal.tied)
-    return Gap(
+    return Leak(
         name="cross-validated", pictures=len(manifest.search), leaked=tied, leaky=scores[0], clean=scores[1],
         difference=_difference(values[0] - values[1], sum(parts) if tied else 0.0, strata, freedom),
     )  # fmt: skip
@@ -198,7 +198,7 @@ def _network_variance(fold_scores: np.ndarray, drawn: np.ndarray) -> float:
     return max(beyond, 0.0) / len(fold_scores)
 
 
-def _held_out(deal: _Deal, probability: np.ndarray, plan: Plan) -> Gap:
+def _held_out(deal: _Deal, probability: np.ndarray, plan: Plan) -> Leak:
     manifest = deal.together[0]
     rows, labels = manifest.test, manifest.labels
     seen = np.isin(deal.groups[rows], deal.groups[manifest.search])
@@ -211,24 +211,24 @@ def _held_out(deal: _Deal, probability: np.ndarray, plan: Plan) -> Gap:
     rng = np.random.default_rng([plan.seed, 1])
     weights = draw_groups(whole.stratum, _REPLICATES, rng, fewer=1)
     leaky, with_all = _resampled(whole, weights, plan.metric)
-    gap = Gap(
+    leak = Leak(
         name=f"held out ({manifest.held_out_as})", pictures=len(rows), leaked=int(seen.sum()), leaky=leaky,
         left_out=[name for label, name in enumerate(manifest.classes) if label not in left],
         new={name: count for name, count in zip(manifest.classes, counts.tolist(), strict=True) if count},
     )  # fmt: skip
     if not len(left):
-        return gap
+        return leak
     new = Weighted(
         _predictions(manifest, deal.groups, rows[~seen], probability[~seen]), plan.metric
     )  # fmt: skip
     kept = np.isin(np.unique(deal.groups[rows]), deal.groups[rows[~seen]])
     clean, with_new = _resampled(new, weights[:, kept], plan.metric)
     if leaky is None or clean is None:
-        return gap
+        return leak
     difference = _difference(
         leaky.value - clean.value, float(np.nanvar(with_all - with_new)), new.stratum, new.groups - 1
     )
-    return msgspec.structs.replace(gap, clean=clean, difference=difference)
+    return msgspec.structs.replace(leak, clean=clean, difference=difference)
 
 
 def _resampled(side: Weighted, weights: np.ndarray, metric: str) -> tuple[Estimate | None, np.ndarray]:

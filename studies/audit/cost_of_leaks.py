@@ -56,10 +56,10 @@ def main() -> None:
             for seed in range(wish.seeds):
                 with tempfile.TemporaryDirectory() as folder:
                     path, data = draw(Path(folder), kind, seed)
-                    (gap,) = cost_of_leaks(load(path, data), [], Plan(config, seed=seed)).gaps
-                assert gap.leaky and gap.clean and gap.difference
-                found = gap.difference
-                numbers = gap.leaky.value, gap.clean.value, found.value, found.low, found.high
+                    (leak,) = cost_of_leaks(load(path, data), [], Plan(config, seed=seed)).leaks
+                assert leak.leaky and leak.clean and leak.difference
+                found = leak.difference
+                numbers = leak.leaky.value, leak.clean.value, found.value, found.low, found.high
                 writer.writerow([kind, seed, *(round(number or 0.0, 4) for number in numbers)])
                 stream.flush()
 

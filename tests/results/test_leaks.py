@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from automed.audit.cost import cost_lines
-from automed.audit.finding import Audit, Cost, Gap
+from automed.audit.finding import Audit, Cost, Leak
 from automed.audit.material import load
 from automed.config import to_flat
 from automed.data.folds import make_folds
@@ -63,7 +63,7 @@ def audited(
 def test_planted_leaks_are_worth_something(tmp_path: Path, shell: Callable[..., Any], leaky: Path) -> None:
     cost, said = audited(tmp_path, shell, leaky.name, '{pattern: "^(P[0-9]+)_"}', "Testing", code=1)
     assert (cost.folds, cost.epochs, cost.network) == (3, 8, "small_cnn at 32 px")
-    folds, held_out = cost.gaps
+    folds, held_out = cost.leaks
     assert folds.name == "cross-validated" and folds.pictures == folds.leaked
     assert folds.difference is not None and folds.difference.low is not None
     assert folds.difference.value > 0.1 and folds.difference.low > 0
@@ -84,10 +84,12 @@ def test_groups_that_share_nothing_are_worth_nothing(tmp_path: Path, shell: Call
     ]
     (tmp_path / "set.csv").write_text("\n".join(["path,label,person", *lines]))
     cost, said = audited(tmp_path, shell, "set.csv", "{column: person}", "none", code=0)
-    (gap,) = cost.gaps
-    assert gap.leaked == gap.pictures == 160 and cost.groups == 40
-    assert gap.difference is not None and gap.difference.low is not None and gap.difference.high is not None
-    assert gap.difference.low < 0 < gap.difference.high
+    (leak,) = cost.leaks
+    assert leak.leaked == leak.pictures == 160 and cost.groups == 40
+    assert (
+        leak.difference is not None and leak.difference.low is not None and leak.difference.high is not None
+    )
+    assert leak.difference.low < 0 < leak.difference.high
     assert "which chance could give as well" in said
 
 
@@ -97,7 +99,7 @@ def test_where_nothing_belongs_together_one_training_is_both(tmp_path: Path) -> 
     plan = Plan(folds=2)
     cost = cost_of_leaks(load(root), [], plan, on_epoch=lambda done, total: heard.append((done, total)))
     assert heard[-1] == (16, 16)
-    (folds, held_out) = cost.gaps
+    (folds, held_out) = cost.leaks
     assert folds.leaked == held_out.leaked == 0 and folds.leaky == folds.clean
     assert "trained once" in cost_lines(cost)[0] and "nothing leaks" in cost_lines(cost)[1]
 
@@ -130,14 +132,16 @@ def retrained(of: _Deal, side: str, right: float) -> Retrained:
 def test_the_interval_is_of_groups_and_of_the_difference() -> None:
     of = deal(seen=0)
     plan = Plan(metric="accuracy")
-    gap = _between_folds(of, retrained(of, "apart", 0.9), retrained(of, "together", 0.7), plan)
-    assert gap.leaky is not None and gap.clean is not None and gap.difference is not None
-    assert gap.leaky.value == pytest.approx(0.9, abs=0.05) and gap.clean.value == pytest.approx(0.7, abs=0.06)
-    assert gap.difference.low is not None and gap.difference.high is not None
-    assert gap.difference.low < 0.2 < gap.difference.high
-    assert gap.clean.high is not None and gap.clean.low is not None
+    leak = _between_folds(of, retrained(of, "apart", 0.9), retrained(of, "together", 0.7), plan)
+    assert leak.leaky is not None and leak.clean is not None and leak.difference is not None
+    assert leak.leaky.value == pytest.approx(0.9, abs=0.05) and leak.clean.value == pytest.approx(
+        0.7, abs=0.06
+    )
+    assert leak.difference.low is not None and leak.difference.high is not None
+    assert leak.difference.low < 0.2 < leak.difference.high
+    assert leak.clean.high is not None and leak.clean.low is not None
     # A patient's two pictures are right or wrong together: 200 patients, not 400 pictures.
-    assert gap.clean.high - gap.clean.low > 2 * 1.96 * np.sqrt(0.7 * 0.3 / 200) * 0.95
+    assert leak.clean.high - leak.clean.low > 2 * 1.96 * np.sqrt(0.7 * 0.3 / 200) * 0.95
     same = _between_folds(of, retrained(of, "apart", 0.8), retrained(of, "together", 0.8), plan)
     assert (
         same.difference is not None and same.difference.low is not None and same.difference.high is not None
@@ -145,7 +149,7 @@ def test_the_interval_is_of_groups_and_of_the_difference() -> None:
     assert same.difference.low <= 0 <= same.difference.high
 
 
-def held_out(of: _Deal, *, seen: int) -> Gap:
+def held_out(of: _Deal, *, seen: int) -> Leak:
     """What networks that know half of the new pictures, and all they have seen, score held out."""
     labels = of.together[0].labels[of.together[0].test]
     right = np.arange(60) // 2 % 2 == 0
@@ -154,13 +158,13 @@ def held_out(of: _Deal, *, seen: int) -> Gap:
 
 
 def test_held_out_pictures_are_scored_with_and_without_what_was_seen() -> None:
-    gap = held_out(deal(seen=20), seen=20)
-    assert (gap.pictures, gap.leaked, gap.left_out) == (60, 20, [])
-    assert gap.leaky is not None and gap.clean is not None and gap.difference is not None
-    assert gap.leaky.value == pytest.approx(40 / 60) and gap.clean.value == pytest.approx(0.5)
-    assert gap.difference.value == pytest.approx(1 / 6)
-    assert gap.difference.low is not None and gap.difference.low > 0
-    assert gap.new == {"no": 20, "yes": 20}
+    leak = held_out(deal(seen=20), seen=20)
+    assert (leak.pictures, leak.leaked, leak.left_out) == (60, 20, [])
+    assert leak.leaky is not None and leak.clean is not None and leak.difference is not None
+    assert leak.leaky.value == pytest.approx(40 / 60) and leak.clean.value == pytest.approx(0.5)
+    assert leak.difference.value == pytest.approx(1 / 6)
+    assert leak.difference.low is not None and leak.difference.low > 0
+    assert leak.new == {"no": 20, "yes": 20}
     nothing = held_out(deal(seen=0), seen=0)
     assert nothing.difference is not None and nothing.difference.value == nothing.difference.low == 0
     gone = held_out(deal(seen=60), seen=60)
@@ -171,9 +175,9 @@ def test_a_class_without_a_new_picture_is_left_out_on_both_sides() -> None:
     of = deal(seen=0)
     groups = of.groups.copy()
     groups[400 + 1 :: 2] = groups[0]  # all of class 1 were seen
-    gap = held_out(dataclasses.replace(of, groups=groups), seen=0)
-    assert gap.left_out == ["yes"] and gap.pictures == 30 and gap.leaked == 0
-    assert gap.difference is not None and gap.difference.value == 0
+    leak = held_out(dataclasses.replace(of, groups=groups), seen=0)
+    assert leak.left_out == ["yes"] and leak.pictures == 30 and leak.leaked == 0
+    assert leak.difference is not None and leak.difference.value == 0
 
 
 def test_the_plan_is_the_plainest_of_a_space() -> None:
