@@ -105,7 +105,7 @@ def _imbalance(most: tuple[str, int], least: tuple[str, int]) -> Finding:
         kind="imbalance", severity="medium" if ratio >= _VERY_UNEVEN else "low", count=least[1],
         sentence=f"the minority class '{least[0]}' has {least[1]:,} pictures to search, the largest, "
         f"'{most[0]}', {most[1]:,}: 1 to {ratio:.1f}",
-        advice="judge by macro F1 or balanced accuracy, look at this class's recall, and let train.imbalance "
+        advice="judge by macro F1 or balanced accuracy, look at this class's recall, and let imbalance "
         "be searched",
         evidence={"minority": least[0], "pictures": least[1], "largest": most[0], "ratio": round(ratio, 3)},
     )  # fmt: skip
