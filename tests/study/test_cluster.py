@@ -100,7 +100,8 @@ def test_two_workers_reach_the_exact_total_also_when_interrupted(
     said = interrupt(opened, start(opened, launcher, 50, fake_child)).split()
     assert said[1] == "True"
     tally = record.counts(opened.study)
-    assert (tally.running, tally.waiting) == (0, 2), "both handed their trials back"
+    assert tally.running == 0, "both handed their trials back, if they had not just come to their end"
+    assert 1 <= tally.waiting <= 2
     if launcher == "ray":
         assert set(said[2:]) <= {"127.0.0.1", "::ffff:127.0.0.1"} and said[2:]
     total = tally.complete + tally.pruned + 3

@@ -88,7 +88,7 @@ def test_where_two_images_do_not_fit_the_trial_is_pruned(
     open_with: Callable[[int], OpenStudy], held: int
 ) -> None:
     opened = open_with(2)
-    one = work(opened, held + (70 << 20))
+    one = work(opened, held + (150 << 20))
     assert (one.state, one.result.fault) == ("pruned", "memory")
     assert opened.study.get_trials(deepcopy=False)[0].constraints == {"memory": 1.0}
 
