@@ -23,6 +23,7 @@ from automed.train.feed import Feed, Material, Pictures, make_steps
 from automed.train.optim import LrSchedule, build_optimizer
 from automed.train.order import class_weights, epoch_order, portions
 from automed.train.plan import Plan
+from automed.train.products import multiply_convolutions
 from automed.train.random_state import RandomState
 from automed.train.replay import Replay, Waiting, open_replay
 
@@ -83,6 +84,8 @@ class Learner:
         with self.clock.part("build"), self.random_state.held():
             self.network = _built(config, material)
         self.module = self.network.module.to(plan.device).to(memory_format=torch.channels_last)
+        if plan.device == "cpu" and plan.precision == "float32":
+            multiply_convolutions(self.module)
         self.optimizer = build_optimizer(self.module, config.optim, thaws=config.freeze.thaw_epoch > 0)
         self.scaler = torch.amp.GradScaler(plan.device, enabled=plan.scaled)
         self.lr_schedule = LrSchedule(config.schedule, self.optimizer, config.optim.lr, config.train.epochs)

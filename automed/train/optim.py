@@ -10,6 +10,7 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 from automed.config import Optim, Schedule
+from automed.train.adamp import AdamP
 
 _FUSED = frozenset({"adam", "adamw", "sgd", "momentum"})  # torch's own, which step over all weights at once
 
@@ -37,6 +38,8 @@ def build_optimizer(module: nn.Module, optim: Optim, *, thaws: bool) -> torch.op
     for parameter in frozen:
         parameter.requires_grad_(False)
     assert isinstance(optimizer, torch.optim.Optimizer)
+    if optim.name == "adamp":
+        return AdamP(optimizer.param_groups)  # type: ignore[no-untyped-call]
     return optimizer
 
 
