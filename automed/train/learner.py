@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automed.config import TrialConfig
@@ -83,9 +83,7 @@ class Learner:
         self.random_state = RandomState(seed)
         with self.clock.part("build"), self.random_state.held():
             self.network = _built(config, material)
-        self.module = self.network.module.to(plan.device).to(memory_format=torch.channels_last)
-        if plan.device == "cpu" and plan.precision == "float32":
-            multiply_convolutions(self.module)
+        self.module = _placed(self.network.module, plan)
         self.optimizer = build_optimizer(self.module, config.optim, thaws=config.freeze.thaw_epoch > 0)
         self.scaler = torch.amp.GradScaler(plan.device, enabled=plan.scaled)
         self.lr_schedule = LrSchedule(config.schedule, self.optimizer, config.optim.lr, config.train.epochs)
@@ -295,6 +293,14 @@ class Learner:
         value = -evaluation.loss if train.monitor == "loss" else evaluation.scores[self.material.metric]
         if self.best is None or value > self._best_value:
             self.best_epoch, self.best, self._best_value = self.epoch, evaluation, value
+
+
+def _placed(module: nn.Module, plan: Plan) -> nn.Module:
+    """The network where it is to be trained, in the order of memory that is quickest there."""
+    module = module.to(plan.device).to(memory_format=torch.channels_last)
+    if plan.device == "cpu" and plan.precision == "float32":
+        multiply_convolutions(module)
+    return module
 
 
 def _built(config: TrialConfig, material: Material) -> Network:
