@@ -329,7 +329,7 @@ def certify(
     from automed.results.certify import Wanted
 
     certificate = run_certify(studies, study, Wanted(deals, shuffles, curve), storage=storage)
-    raise typer.Exit(int(certificate.leaks))
+    raise typer.Exit(int(certificate.leak))
 
 
 @app.command()

@@ -215,7 +215,8 @@ def _describe(experiment: Experiment, manifest: Manifest, folds: Folds) -> str:
     splits = Counter(manifest.items[row].split for row in manifest.search)
     if len(splits) > 1:
         lines.append("searched together: " + ", ".join(f"{name} {n:,}" for name, n in sorted(splits.items())))
-    lines += brief(manifest)
+    if found := brief(manifest):
+        lines += [*found, f"more with: automed audit {manifest.source}"]
     if manifest.skipped:
         lines.append(f"left out, since they cannot be read ({len(manifest.skipped)}):")
         lines += [f"  {one}" for one in manifest.skipped]

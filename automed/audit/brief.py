@@ -23,7 +23,7 @@ def brief(manifest: Manifest) -> list[str]:
             f"their patients, also stand in the search data ({_by_class(manifest, manifest.straddling)}): "
             "the held-out score is told with and without them"
         )
-    return [*lines, f"more with: automed audit {manifest.source}"] if lines else []
+    return lines
 
 
 def _minority(manifest: Manifest) -> str:

@@ -156,20 +156,27 @@ def find_near_copies(material: Material, pairs: Sequence[Pair]) -> list[Finding]
     inside = [pair for pair in pairs if not reach(material.splits, pair)]
     findings = []
     if inside:
-        findings.append(_near(material, inside, across=False))
+        findings.append(_near(material, inside, [list(pair.rows) for pair in inside], across=False))
     if crossing:
-        findings.append(_near(material, crossing, across=True))
+        shown = [_apart(material, twins[pair.first], twins[pair.second]) for pair in crossing]
+        findings.append(_near(material, crossing, shown, across=True))
     if two := [pair for pair in pairs if reach(material.manifest.labels, pair)]:
         clusters = [[pair.first, pair.second] for pair in two]
         findings.append(_contradiction(material, clusters, "near-copied "))
     return findings
 
 
-def _near(material: Material, pairs: Sequence[Pair], *, across: bool) -> Finding:
+def _apart(material: Material, first: Sequence[int], second: Sequence[int]) -> list[int]:
+    """One of the pictures equal to each of a pair, chosen so that the two stand in different splits."""
+    splits = material.splits
+    return next([one, other] for one in first for other in second if splits[one] != splits[other])
+
+
+def _near(material: Material, pairs: Sequence[Pair], rows: Sequence[list[int]], *, across: bool) -> Finding:
     kinds = Counter(pair.kind for pair in pairs)
     how = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
     where = " in different splits" if across else " within a split"
-    most = sorted(pairs, key=lambda pair: pair.difference)
+    most = sorted(zip(pairs, rows, strict=True), key=lambda pair: pair[0].difference)
     return Finding(
         kind="near copies across" if across else "near copies", severity="high" if across else "low",
         count=len(pairs),
@@ -177,7 +184,7 @@ def _near(material: Material, pairs: Sequence[Pair], *, across: bool) -> Finding
         advice="look at them: where they are one picture, keep one; or let data.group: look_alikes keep them "
         "in one fold",
         evidence={"pairs": len(pairs), **kinds},
-        clusters=[_cluster(material, [pair.first, pair.second], pair.kind) for pair in most],
+        clusters=[_cluster(material, shown, pair.kind) for pair, shown in most],
     )  # fmt: skip
 
 

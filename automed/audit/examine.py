@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from automed import __version__
 from automed.audit.copies import find_copies, find_near_copies, find_patients
 from automed.audit.facts import find_faults, gather_facts
-from automed.audit.finding import SEVERITIES, Audit
+from automed.audit.finding import SEVERITIES, Audit, Shift
 from automed.audit.material import Material
 from automed.audit.shift import find_shift
 from automed.audit.shortcut import find_shortcuts
@@ -23,6 +25,16 @@ def look_for_near_copies(material: Material, tell: Tell | None = None) -> Sequen
     return find_look_alikes(material.manifest, tell and tell("looking for near copies"))
 
 
+def look_for_shift(material: Material, tell: Tell | None = None) -> list[Shift]:
+    """The shift of every class alone."""
+    return find_shift(material, _groups(material, look_for_near_copies(material, tell)))[0]
+
+
+def _groups(material: Material, pairs: Sequence[Pair]) -> np.ndarray:
+    """What belongs together (n,): patients, copies, near copies."""
+    return join(material.manifest.groups.tolist(), pairs=(pair.rows for pair in pairs))
+
+
 def examine(material: Material, tell: Tell | None = None, pairs: Sequence[Pair] | None = None) -> Audit:
     """Run every check.
 
@@ -36,7 +48,7 @@ def examine(material: Material, tell: Tell | None = None, pairs: Sequence[Pair] 
     """
     if pairs is None:
         pairs = look_for_near_copies(material, tell)
-    groups = join(material.manifest.groups.tolist(), pairs=(pair.rows for pair in pairs))
+    groups = _groups(material, pairs)
     shifts, shifted = find_shift(material, groups)
     cues, told = find_shortcuts(material, groups)
     findings = [

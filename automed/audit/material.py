@@ -78,6 +78,8 @@ def load(path: Path, settings: Data | None = None, progress: Progress | None = N
     """
     outside = settings is not None and settings.outside
     group = settings.group if settings is not None and isinstance(settings.group, Group) else None
+    if group == Group(look_alikes=True):  # names no patients
+        group = None
     listing = open_source(path, group.column if group else None, outside=outside)
     known: Known = "declared" if group else "unknown"
     if group is None and (guess := _guess(listing)) is not None:

@@ -22,6 +22,7 @@ from automed.audit.finding import Cluster, Finding, Shift, Told
 from automed.audit.material import Material, without_copies
 
 PERMUTATIONS = 999
+_FINER = 40  # permutations a test at least, so that a sure shift shows also among many
 _ALPHA = 0.05
 _FLOOR = 0.65  # an AUC below it is no finding, however sure it is
 _STRONG = 0.8  # an AUC that has to be seen, to speak of "not shifted"
@@ -100,7 +101,7 @@ def _measure(
     rows = np.concatenate([searched, others])
     held_out = np.arange(len(rows)) >= len(searched)
     features = _features(material, rows)
-    labels = permuted(held_out, groups[rows], PERMUTATIONS, rng)
+    labels = permuted(held_out, groups[rows], max(PERMUTATIONS, _FINER * tests - 1), rng)
     aucs, likeness = np.zeros(labels.shape[1]), np.zeros(len(rows))
     for seed in rng.integers(2**31, size=_REPEATS).tolist():
         scores = np.zeros(labels.shape)

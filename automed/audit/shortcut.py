@@ -35,7 +35,7 @@ _ADVICE = {
     "file type": "ask where the file types come from; a class that was collected elsewhere differs in more "
     "than its type",
     "size": "resizing hides the size but not the sharpness it leaves; ask where the sizes come from",
-    "aspect": "resizing to a square bends each class in its own way; pad or crop before that",
+    "aspect": "resizing to a square bends each class in its own way; preprocess.crop cuts empty borders away",
     "border": "preprocess.crop cuts empty borders away; compare scores with and without it",
     "corners": "look for letters or marks in the corners, and black them out before training",
     "brightness": "normalise brightness (preprocess.clahe, or augment it), unless brightness is what the "

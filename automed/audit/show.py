@@ -115,7 +115,8 @@ def shift_notes(audit: Audit) -> list[str]:
     """What the table of shift wants said: what counts as new, and why a class may be undecidable."""
     new = (
         "New files are those whose bytes the search has not, new pixels those whose pixels it has not; "
-        "unseen are those of which it has no near copy and no picture of the patient either"
+        "unseen are those of which it has no near copy and no picture of the patient either, equal ones "
+        "counted once"
     )
     few = [one.label for one in audit.shifts if one.verdict == "undecidable"]
     if not few:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from automed.data.manifest import Manifest
+from automed.data.sources import csv_table
+from automed.data.survey import group_column
 from automed.errors import DataError, Fault
 
 _MOST = 12
@@ -18,38 +20,42 @@ _MOST = 12
 _PARTS = 3  # that numbers are cut into
 _LEAST = 0.9  # of the values have to be numbers
 _OWN = frozenset({"path", "label", "split"})
-_IDENTITY = ("id", "patient", "subject", "case", "group", "index", "name")
+_IDENTITY = re.compile(r"(^|[_ -])(id|uid|identifier)$", re.IGNORECASE)
 
 
-def read_kinds(manifest: Manifest, group: str | None = None) -> dict[str, np.ndarray]:
-    """The kinds of pictures that a CSV's columns tell apart, by column: a word for each picture (n,).
+def read_kinds(manifest: Manifest, group: str | None = None) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The kinds of pictures that a CSV's columns tell apart, a word for each picture (n,); and the rest.
 
     A column of up to twelve different values is taken as it is; numbers are cut into three parts of about as
-    many pictures each. Columns that tell less, or more, are left out, as are the `group` column and others
-    that name patients. A missing value is the word "".
+    many pictures each. The rest are columns of more values, or of one. The `group` column and others that
+    name patients are neither. A missing value is the word "".
 
     Raises:
         DataError: the CSV cannot be read any more.
     """
     if manifest.kind != "csv":
-        return {}
+        return {}, []
     try:
-        text = manifest.source.read_bytes().decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        header, *lines = (cells for _, cells in csv_table(manifest.source.read_bytes().decode("utf-8-sig")))
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(Fault(f"cannot be read: {error}", file=str(manifest.source))) from None
-    told = {_place(row.get("path") or ""): row for row in rows}
-    kinds = {}
-    for name in rows[0] if rows else ():
-        if name and name.strip() not in _OWN and name != group and not name.lower().endswith(_IDENTITY):
-            values = [(told.get(item.path, {}).get(name) or "").strip() for item in manifest.items]
-            if (found := _kinds(values)) is not None:
-                kinds[name.strip()] = found
-    return kinds
-
-
-def _place(path: str) -> str:
-    return Path(os.path.normpath(path.strip())).as_posix()
+    names = [name.strip() for name in header]
+    told = {
+        Path(os.path.normpath(row["path"].strip())).as_posix(): row
+        for row in (dict(zip(names, cells, strict=False)) for cells in lines)
+        if "path" in row
+    }
+    kinds, rest = {}, []
+    for name in names:
+        if name in _OWN or name == group or group_column([name]) or _IDENTITY.search(name):
+            continue
+        values = [told.get(item.path, {}).get(name, "").strip() for item in manifest.items]
+        found = _kinds(values)
+        if found is None:
+            rest.append(name)
+        else:
+            kinds[name] = found
+    return kinds, rest
 
 
 def _kinds(values: Sequence[str]) -> np.ndarray | None:

@@ -167,7 +167,7 @@ def list_csv(file: Path, column: str | None, *, outside: bool = False) -> Listin
     listing = Listing(file.parent, "csv")
     try:
         text = file.read_bytes().decode("utf-8-sig")
-        rows = _table(text)
+        rows = csv_table(text)
     except UnicodeDecodeError as error:
         listing.faults.append(Fault(f"is not UTF-8 text (byte {error.start})", file=file.name))
         return listing
@@ -202,7 +202,12 @@ def list_csv(file: Path, column: str | None, *, outside: bool = False) -> Listin
     return listing
 
 
-def _table(text: str) -> list[tuple[int, list[str]]]:
+def csv_table(text: str) -> list[tuple[int, list[str]]]:
+    """The rows that hold anything, each with its line; the first is the header.
+
+    Raises:
+        csv.Error: it is no table.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
 

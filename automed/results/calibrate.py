@@ -40,7 +40,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Answers:
     """What a model said of pictures that it had not seen. `fold` (n,) is empty for held-out ones."""
 
     index: np.ndarray
@@ -63,11 +63,15 @@ class Sets(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LabelProblems(msgspec.Struct, frozen=True, kw_only=True):
-    """Pictures whose label is probably wrong, by the mean of `trials`; `absent` are on other machines."""
+    """Pictures whose label is probably wrong, by the mean of `trials`; `absent` are on other machines.
+
+    `right` is the share of all pictures whose label that mean agrees with.
+    """
 
     trials: list[int]
     absent: list[int]
     pictures: int
+    right: float
     suspects: list[labels.Suspect]
 
 
@@ -171,8 +175,8 @@ def _assess(
     )  # fmt: skip
 
 
-def read_predictions(file: Path, manifest: Manifest) -> Predictions:
-    """Predictions that a trial or a refit left.
+def read_predictions(file: Path, manifest: Manifest) -> Answers:
+    """Answers that a trial or a refit left.
 
     Raises:
         AutomedError: they are not on this machine, or damaged.
@@ -188,16 +192,16 @@ def read_predictions(file: Path, manifest: Manifest) -> Predictions:
             raise ValueError("its probabilities are not those of these classes")
     except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile) as error:
         raise AutomedError(f"{file} cannot be read: {error}") from None
-    return Predictions(index, own, groups, probability, fold)
+    return Answers(index, own, groups, probability, fold)
 
 
-def _only(all_of: Predictions, rows: np.ndarray) -> Predictions:
-    return Predictions(
+def _only(all_of: Answers, rows: np.ndarray) -> Answers:
+    return Answers(
         all_of.index[rows], all_of.labels[rows], all_of.groups[rows], all_of.probability[rows], all_of.fold
     )
 
 
-def make_sets(told: Predictions, held_out: Predictions | None, coverage: float) -> Sets:
+def make_sets(told: Answers, held_out: Answers | None, coverage: float) -> Sets:
     """Prediction sets from out-of-fold predictions, checked across folds and on the held-out pictures."""
     classes = conformal.calibrate_sets(told.probability, told.labels, told.groups, coverage)
     crossed = conformal.cross_sets(told.probability, told.labels, told.groups, told.fold, coverage)
@@ -213,7 +217,7 @@ def make_sets(told: Predictions, held_out: Predictions | None, coverage: float) 
     )  # fmt: skip
 
 
-def defer(told: Predictions, held_out: Predictions | None, metric: str, seed: int) -> Deferral:
+def defer(told: Answers, held_out: Answers | None, metric: str, seed: int) -> Deferral:
     """The curve of referrals, and what its thresholds come to on the held-out pictures."""
     curve = deferral.deferral_curve(told.probability, told.labels, told.groups, metric, seed)
     if held_out is None:
@@ -225,7 +229,7 @@ def defer(told: Predictions, held_out: Predictions | None, metric: str, seed: in
 
 
 def operate(
-    told: Predictions, held_out: Predictions | None, classes: Sequence[str], wish: Wish
+    told: Answers, held_out: Answers | None, classes: Sequence[str], wish: Wish
 ) -> OperatingPoint | None:
     """The threshold that reaches the wished sensitivity of one class; None where none was asked for."""
     if wish.of is None:
@@ -247,7 +251,7 @@ def operate(
 
 
 def _label_problems(
-    folder: Path, manifest: Manifest, winner: Predictions, good: Sequence[TrialRecord]
+    folder: Path, manifest: Manifest, winner: Answers, good: Sequence[TrialRecord]
 ) -> LabelProblems:
     """From the mean over good trials; those whose predictions are on another machine are left out."""
     order = np.argsort(winner.index)
@@ -264,4 +268,7 @@ def _label_problems(
         total[order] += told.probability[own]
         used.append(one.number)
     found = labels.suspects(manifest, winner.index, total / len(used))
-    return LabelProblems(trials=used, absent=absent, pictures=len(winner.index), suspects=found)
+    right = float((total.argmax(axis=1) == winner.labels).mean())
+    return LabelProblems(
+        trials=used, absent=absent, pictures=len(winner.index), right=right, suspects=found
+    )  # fmt: skip

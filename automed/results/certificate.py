@@ -18,17 +18,20 @@ from automed.errors import StudyError
 from automed.job import open_job
 from automed.page.markdown import to_markdown
 from automed.page.render import render
-from automed.results.certificate_page import certificate_page, curve_lines
+from automed.results.certificate_page import certificate_page, curve_lines, doubts
 from automed.results.certify import FILE, Certificate, Wanted, certify
 from automed.results.evidence import gather
 from automed.results.explain import full_verdict
-from automed.results.learning_curve import PARTS, LearningCurve
+from automed.results.guidelines import interval_text
+from automed.results.learning_curve import PARTS, LearningCurve, trainings
 from automed.results.status import find_study
 from automed.screen import make_console, progress_bar, span
 from automed.study import record
 from automed.study.embedded import served
 from automed.study.open import reopen_study
 from automed.study.record import TrialRecord
+
+_START = 8.0  # seconds until a training process has loaded what it needs
 
 
 def run_certify(studies: Path, name: str | None, wanted: Wanted, *, storage: str | None) -> Certificate:
@@ -48,8 +51,9 @@ def run_certify(studies: Path, name: str | None, wanted: Wanted, *, storage: str
         if winner is None:
             raise StudyError(f"'{opened.name}' has no complete trial yet, so there is nothing to certify")
         verdict = full_verdict(opened, winner, console)
-        console.print(_cost(winner, wanted), soft_wrap=True)
         manifest, folds, _ = open_job(folder)
+        parts = trainings(manifest, folds.count, opened.experiment.study.seed) if wanted.curve else {}
+        console.print(_cost(winner, wanted, sum(map(len, parts.values()))), soft_wrap=True)
         with progress_bar(console, "looking for near copies") as advance:
             alike = [pair.rows for pair in find_look_alikes(manifest, advance)]
         with progress_bar(console, f"training trial {winner.number} again") as advance:
@@ -69,36 +73,37 @@ def run_certify(studies: Path, name: str | None, wanted: Wanted, *, storage: str
     return certificate
 
 
-def _cost(winner: TrialRecord, wanted: Wanted) -> str:
-    """What is ahead; parts of the patients together cost as much as all of them."""
-    trainings = max(wanted.deals, int(wanted.curve)) + wanted.shuffles + wanted.curve * len(PARTS)
+def _cost(winner: TrialRecord, wanted: Wanted, small: int) -> str:
+    """What is ahead: `small` trainings on parts of the patients cost as much together as three whole ones."""
+    whole = wanted.deals + wanted.shuffles
+    times = "once" if whole == 1 else f"{whole} times"
+    pieces = f", and {small} times on parts of the patients" if small else ""
+    if wanted.curve and not small:
+        pieces = " (there are too few patients to train on parts of them)"
+    seconds = (whole + (len(PARTS) if small else 0)) * winner.seconds + (whole + small) * _START
     return (
-        f"training trial {winner.number} {trainings} times again, {span(winner.seconds)} each: about "
-        f"{span(trainings * winner.seconds)}; what was trained before is not trained again"
+        f"training trial {winner.number} again, {times}{pieces}: about {span(seconds)}; what was trained "
+        "before is not trained again, and after Ctrl-C the same command goes on"
     )
 
 
 def certificate_lines(certificate: Certificate) -> Iterator[str]:
     """Fresh folds and shuffled labels in words."""
-    chosen = statistics.mean(certificate.chosen)
-    fresh = [statistics.mean(scores) for scores in certificate.fresh]
     yield f"trial {certificate.trial} of '{certificate.study}', {certificate.metric}"
-    if fresh:
-        again = ", ".join(f"{score:.4f}" for score in fresh)
-        too_good = 100 * (chosen - statistics.mean(fresh))
-        word = "too good" if too_good > 0 else "too low"
-        yield f"chosen by {chosen:.4f}; on fresh folds {again}: {abs(too_good):.1f} points {word}"
+    yield (
+        f"chosen by {statistics.mean(certificate.chosen):.3f}; on fresh folds "
+        f"{interval_text(certificate.on_fresh)}"
+    )
     for one in certificate.shuffled:
-        band = f"{one.low:.4f} to {one.high:.4f} in 99 of 100 cases"
-        if one.leaks:
-            yield f"LEAK: on shuffled labels {one.score:.4f}, and chance gives {band}"
-        else:
-            yield f"on shuffled labels {one.score:.4f}, and chance gives {band}: no leak seen"
-    if certificate.split_patients:
-        yield (
-            f"{certificate.split_patients:,} of {certificate.patients:,} patients, as far as names and "
-            "copies tell, have pictures in more than one fold (data.group keeps them together)"
-        )
+        band = f"{one.low:.3f} to {one.high:.3f} in 99 of 100 cases"
+        yield f"on shuffled labels {one.score:.3f}, and chance gives {band}"
+    if certificate.leak:
+        yield "LEAK: shuffled labels are learnt, so something tells them that should not"
+    elif certificate.shuffled and certificate.beats_chance:
+        yield "no leak seen"
+    elif certificate.shuffled:
+        yield "whether there is a leak cannot be told: the winner itself hardly beats chance"
+    yield from doubts(certificate, None)
 
 
 def _print_curve(curve: LearningCurve, console: Console) -> None:

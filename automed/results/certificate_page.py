@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from automed import __version__
 from automed.page.parts import Badge, Cell, Lines, Page, Part, Range, Section, Table
 from automed.results.calibration import Measured
+from automed.results.certify import Certificate
 from automed.results.evidence import Evidence
 from automed.results.guidelines import Item, claim, interval_text, tripod
+from automed.results.honest import Honest
 from automed.results.interval import Interval
 from automed.results.learning_curve import LearningCurve
 from automed.results.show import told, verdict_lines
 from automed.results.verdict import Scored
-
-_YOURS = "for the authors"
 
 
 def certificate_page(evidence: Evidence) -> Page:
@@ -27,16 +27,17 @@ def certificate_page(evidence: Evidence) -> Page:
         title=f"Certificate: {study.name}",
         lead=[
             f"{network}, trial {certificate.trial} of {len(evidence.trials):,}; "
-            f"{len(evidence.manifest.classes)} classes, {len(evidence.manifest.items):,} pictures",
+            f"{len(evidence.manifest.classes)} classes, {len(evidence.manifest.items):,} pictures; made on "
+            f"{certificate.made}",
         ],
         sections=[
             _score(evidence), _sanity(evidence), _classes(evidence), *_subgroups(evidence),
             _calibration(evidence), _data(evidence), _search(evidence), *_signs(evidence),
-            *_more_patients(certificate.curve),
-            _again(evidence), _guideline("claim", "CLAIM 2024", claim(evidence)),
+            *_more_patients(certificate.curve), _again(evidence),
+            _guideline("claim", "CLAIM 2024", claim(evidence)),
             _guideline("tripod", "TRIPOD+AI", tripod(evidence)),
         ],
-        footer=f"automed {__version__}; {evidence.manifest.source}",
+        footer=f"automed {__version__}; {evidence.manifest.source.name}",
     )  # fmt: skip
 
 
@@ -44,19 +45,61 @@ def _score(of: Evidence) -> Section:
     honest, metric = of.verdict.honest, of.experiment.study.metric
     if honest is None:
         return Section("score", f"Score ({metric})", paragraphs=["The choice could not be corrected for."])
+    fresh, suspected = of.certificate.on_fresh, of.certificate.suspected_patients
     rows: list[list[Cell]] = [["as it was chosen", f"{honest.naive:.3f}", "", f"{honest.groups:,}"]]
     rows.append(["corrected for the choice", *_scored(honest.corrected), f"{honest.groups:,}"])
-    fresh = [statistics.mean(scores) for scores in of.certificate.fresh]
-    if fresh:
-        rows.append(["on fresh folds", f"{statistics.mean(fresh):.3f}", "", f"{honest.groups:,}"])
-    rows += [[one.name, *_scored(one.score), f"{one.groups:,}"] for one in honest.held_out]
+    rows.append(["on fresh folds", *_scored(fresh), f"{suspected:,}"])
+    rows += [
+        [f"{one.name}{_lacking(scored)}", *_scored(one.score), f"{one.groups:,}"]
+        for one, scored in zip(honest.held_out, of.verdict.held_out, strict=True)
+    ]
     caption = f"{metric}, 95 % intervals over resampled groups (grey, from 0 to 1)"
     table = Table(("", metric, "", "groups"), rows, caption, frozenset({1, 3}))
-    answer = honest.held_out[-1].score if honest.held_out else None
     title = f"Score: {interval_text(honest.corrected)} cross-validated"
-    if answer is not None:
-        title += f", {interval_text(answer)} held out"
-    return Section("score", title, paragraphs=verdict_lines(of.verdict), parts=[table])
+    whole = [
+        one.score for one, scored in zip(honest.held_out, of.verdict.held_out, strict=True)
+        if not _lacking(scored)
+    ]  # fmt: skip
+    if whole:  # the last is that without what the search had seen
+        title += f", {interval_text(whole[-1])} held out"
+    badge = Badge("leak: do not believe it", "bad") if of.certificate.leak else None
+    lines = [*verdict_lines(of.verdict), *doubts(of.certificate, honest)]
+    return Section("score", title, badge, paragraphs=lines, parts=[table])
+
+
+def _lacking(scored: Scored) -> str:
+    """That a score is one over fewer classes, for there are no pictures of the others."""
+    there = sum(recall is not None for recall in scored.recall)
+    return "" if there == len(scored.recall) else f" ({there} of {len(scored.recall)} classes)"
+
+
+def doubts(certificate: Certificate, honest: Honest | None) -> list[str]:
+    """What speaks against the scores, in sentences."""
+    lines = []
+    fresh = certificate.on_fresh
+    chosen = statistics.mean(certificate.chosen)
+    if fresh.high is not None and chosen > fresh.high:
+        lines.append(
+            f"On fresh folds it scores {interval_text(fresh)}: the {chosen:.3f} that it was chosen by is too "
+            "good."
+        )
+    if certificate.split_patients:
+        lines.append(
+            f"{certificate.split_patients:,} of {certificate.suspected_patients:,} suspected patients (by "
+            "names, near copies and what was declared) have pictures in more than one fold, so "
+            "cross-validated scores may be too good; data.group keeps them together."
+        )
+    if certificate.shared_pictures:
+        lines.append(
+            f"{certificate.shared_pictures:,} held-out pictures are of a suspected patient whom the search "
+            "has seen, so the held-out score may be too good."
+        )
+    if honest is not None and certificate.suspected_patients < honest.groups:
+        lines.append(
+            f"Intervals over {honest.groups:,} groups are too narrow where these are of "
+            f"{certificate.suspected_patients:,} patients."
+        )
+    return lines
 
 
 def _scored(one: Interval | None) -> tuple[str, Cell]:
@@ -71,19 +114,26 @@ def _sanity(of: Evidence) -> Section:
         [
             f"deal {number}", f"{one.score:.3f}", f"{one.low:.3f} to {one.high:.3f}",
             Range(one.score, one.low, one.high, 0, 1, f"{one.score:.3f}"),
-            Badge("leak", "bad") if one.leaks else Badge("chance", "good"),
+            Badge("above", "bad") if one.above else Badge("chance", "good"),
         ]
         for number, one in enumerate(certificate.shuffled, 1)
     ]  # fmt: skip
+    lines = []
     if not rows:
         badge, title = Badge("not tried", "warn"), "Shuffled labels"
-    elif certificate.leaks:
+    elif certificate.leak:
         badge, title = Badge("leak", "bad"), "Shuffled labels are learnt, so something tells them"
+    elif not certificate.beats_chance:
+        badge, title = Badge("cannot tell", "warn"), "The winner itself hardly beats chance"
+        lines.append(
+            f"It scores {interval_text(certificate.on_fresh)} on fresh folds, within what chance gives: "
+            "where so little is learnt, no leak could show."
+        )
     else:
         badge, title = Badge("no leak seen", "good"), "Shuffled labels score chance"
     caption = f"{certificate.metric} on labels dealt anew among patients; grey: 99 of 100 cases by chance"
     table = Table(("", "score", "by chance", "0 to 1", ""), rows, caption, frozenset({1, 2}))
-    return Section("sanity", title, badge, parts=[table] if rows else [])
+    return Section("sanity", title, badge, lines, parts=[table] if rows else [])
 
 
 def _classes(of: Evidence) -> Section:
@@ -117,14 +167,17 @@ def _subgroups(of: Evidence) -> list[Section]:
     metric = of.experiment.study.metric
     for part in of.parts:
         rows = [
-            [one.column, one.value, *_scored(one.scored.score), f"{one.scored.pictures:,}",
-             f"{one.scored.groups:,}"]
+            [one.column, one.value, *_scored(one.scored.score), f"{one.classes}",
+             f"{one.scored.pictures:,}", f"{one.scored.groups:,}"]
             for one in part.subgroups
         ]  # fmt: skip
         if rows:
-            head = ("column", "value", metric, "0 to 1", "pictures", "groups")
-            parts.append(Table(head, rows, f"{part.name}, 95 % intervals", frozenset({2, 4, 5})))
-    return [Section("subgroups", "Subgroups", parts=parts)] if parts else []
+            head = ("column", "value", metric, "0 to 1", "classes", "pictures", "groups")
+            parts.append(Table(head, rows, f"{part.name}, 95 % intervals", frozenset({2, 4, 5, 6})))
+    lines = []
+    if of.unused:
+        lines.append(f"Not looked at, for they tell no few kinds: {', '.join(of.unused)}.")
+    return [Section("subgroups", "Subgroups", paragraphs=lines, parts=parts)] if parts or lines else []
 
 
 def _calibration(of: Evidence) -> Section:
@@ -148,13 +201,8 @@ def _measured(one: Measured) -> list[str]:
 
 
 def _data(of: Evidence) -> Section:
-    manifest, certificate = of.manifest, of.certificate
-    lines = [f"{line[:1].upper()}{line[1:]}." for line in of.leaks]
-    if certificate.split_patients:
-        lines.append(
-            f"{certificate.split_patients:,} of {certificate.patients:,} patients, as far as names and "
-            "copies tell, have pictures in more than one fold."
-        )
+    manifest = of.manifest
+    lines = [f"{line[:1].upper()}{line[1:]}." for line in of.warnings]
     test = (
         f"{len(manifest.test):,} held out ({manifest.held_out_as})" if len(manifest.test) else "none held out"
     )
@@ -205,7 +253,8 @@ def curve_lines(curve: LearningCurve) -> list[str]:
     if curve.gain is not None:
         gain, low, high = (100 * value for value in curve.gain)
         lines.append(
-            f"Twice as many patients would bring {gain:.1f} points (95 % interval {low:.1f} to {high:.1f})."
+            f"Twice as many groups (patients, where they are known) would bring {gain:.1f} points (95 % "
+            f"interval {low:.1f} to {high:.1f}; the fit knows no curve that falls)."
         )
     elif curve.reason:
         lines.append(f"{curve.reason[:1].upper()}{curve.reason[1:]}.")
@@ -218,11 +267,14 @@ def curve_lines(curve: LearningCurve) -> list[str]:
 
 
 def _again(of: Evidence) -> Section:
-    lines = [*of.pins, *(f"{name} {version}" for name, version in of.versions.items())]
-    name = of.experiment.study.name
+    study = of.experiment.study
+    versions = ", ".join(f"{name} {version}" for name, version in of.versions.items())
+    here = ", ".join(f"{name} {version}" for name, version in of.versions_here.items())
+    lines = [*of.pins, f"begun with {versions}", f"certified with {here}"]
     text = (
-        f"automed search --space experiment.yaml --data DATA, then automed certify {name}. The same seed on "
-        "the same kind of machine gives the same curves."
+        f"automed search --space experiment.yaml --data DATA --trials {len(of.trials)} --workers 1, then "
+        f"automed certify {study.name}. With one worker the same seed gives the same curves on the same kind "
+        "of machine; with more, the order in which trials end moves what is proposed next."
     )
     return Section(
         "again", "To repeat it", paragraphs=[text], parts=[Lines("What the scores hang on", lines)]
@@ -230,10 +282,17 @@ def _again(of: Evidence) -> Section:
 
 
 def _guideline(anchor: str, name: str, items: Sequence[Item]) -> Section:
-    done = sum(bool(one.answer) for one in items)
+    whole = sum(bool(one.answer) and not one.partly for one in items)
+    partly = sum(bool(one.answer) and one.partly for one in items)
     rows: list[list[Cell]] = [
-        [one.number, one.topic, one.answer or Badge(_YOURS, "info")] for one in items
+        [one.number, one.topic, one.answer or "", _state(one)] for one in items
     ]  # fmt: skip
     caption = "Topics in short; the published list has the full text"
-    title = f"{name}: {done} of {len(items)} items are answered here"
-    return Section(anchor, title, parts=[Table(("item", "topic", "answer"), rows, caption)])
+    title = f"{name}: of {len(items)} items {whole} are answered here, {partly} in part"
+    return Section(anchor, title, parts=[Table(("item", "topic", "answer", ""), rows, caption)])
+
+
+def _state(item: Item) -> Cell:
+    if not item.answer:
+        return Badge("for the authors", "info")
+    return Badge("in part", "warn") if item.partly else Badge("answered", "good")

@@ -11,6 +11,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -23,15 +24,19 @@ from automed.data.identity import suspected_patients
 from automed.data.manifest import Manifest
 from automed.errors import AutomedError, DataError
 from automed.job import open_job
+from automed.results.interval import Interval, draw_groups, network_variance, score_interval
 from automed.results.learning_curve import LearningCurve, learning_curve, trainings
-from automed.results.permute import Chance, compare_with_chance, shuffled_labels
+from automed.results.permute import RARE, Chance, compare_with_chance, shuffled_labels
+from automed.results.predictions import one_model
 from automed.results.retrain import Recipe, Retrained, relabelled, retrain
+from automed.results.weighted import Weighted
 from automed.study.open import OpenStudy
 from automed.study.record import TrialRecord
 from automed.study.work import TRAIN
 
 FILE = "certificate.json"
 _SHUFFLES = 20  # tries to find labels that can be dealt into folds
+_REPLICATES = 500
 _FRESH = 0x5EED  # added to the study's seed: folds that the search never saw
 
 
@@ -39,25 +44,40 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     """What the winner scored again.
 
     `chosen` are the fold scores that it was chosen by, `fresh` those on folds that nobody chose it by, one
-    list a deal. `shuffled` is the score on shuffled labels, a deal each; `split_patients` is how many
-    suspected patients have pictures in more than one of the study's folds.
+    list a deal, and `on_fresh` their mean. `shuffled` is the score on shuffled labels, a deal each.
+
+    Suspected patients are those that the study declares, or that names and near copies betray: of
+    `suspected_patients`, `split_patients` have pictures in more than one of the study's folds, and
+    `shared_pictures` of the held-out pictures are of one that the search has seen.
     """
 
     study: str
     trial: int
     metric: str
     seed: int
-    patients: int
+    made: str
+    suspected_patients: int
     split_patients: int
+    shared_pictures: int
     chosen: list[float]
     fresh: list[list[float]]
+    on_fresh: Interval
     shuffled: list[Chance]
     curve: LearningCurve | None = None
 
     @property
-    def leaks(self) -> bool:
-        """Whether shuffled labels were learnt."""
-        return any(one.leaks for one in self.shuffled)
+    def leak(self) -> bool:
+        """Whether shuffled labels were learnt, by all deals together (Stouffer's sum)."""
+        from scipy.stats import combine_pvalues
+
+        if not self.shuffled:
+            return False
+        return float(combine_pvalues([one.p for one in self.shuffled], method="stouffer").pvalue) < RARE
+
+    @property
+    def beats_chance(self) -> bool:
+        """Whether the winner scores above what chance gives on fresh folds; without that no leak can show."""
+        return all(self.on_fresh.value > one.high for one in self.shuffled)
 
     def write(self, file: Path) -> None:
         """Write as JSON, whole or not at all."""
@@ -67,7 +87,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Wanted:
-    """How much is trained: deals of fresh folds, deals of shuffled labels, and whether on fewer patients."""
+    """How much is trained: deals of fresh folds (at least one), of shuffled labels, and fewer patients."""
 
     deals: int = 1
     shuffles: int = 1
@@ -100,29 +120,54 @@ def certify(
     )  # fmt: skip
     patients = suspected_patients(manifest, alike)
     tick = _counter(_epochs(manifest, winner, wanted, folds.count, study.seed), on_epoch)
-    fresh = [
-        make_folds(manifest, folds.count, study.seed + _FRESH + deal)
-        for deal in range(max(wanted.deals, int(wanted.curve)))
-    ]
+    fresh = [make_folds(manifest, folds.count, study.seed + _FRESH + deal) for deal in range(wanted.deals)]
     again = [retrain(recipe, manifest, deal, on_epoch=tick) for deal in fresh]
     shuffled = [
         _shuffle(manifest, recipe, patients, deal, folds.count, tick) for deal in range(wanted.shuffles)
     ]
-    curve = None
+    before = _before(opened.folder / "winner" / FILE, winner.number)
+    if before is not None and len(before.shuffled) > len(shuffled):  # what was found does not go away
+        shuffled = before.shuffled
+    curve = before.curve if before is not None else None
     if wanted.curve:
         curve = learning_curve(
             manifest, recipe, again[0], count=folds.count, seed=study.seed, on_epoch=tick
         )  # fmt: skip
     certificate = Certificate(
         study=opened.name, trial=winner.number, metric=job.metric, seed=study.seed,
-        patients=len(np.unique(patients[manifest.search])),
+        made=datetime.now(UTC).date().isoformat(),
+        suspected_patients=len(np.unique(patients[manifest.search])),
         split_patients=_split(patients[manifest.search], folds.test_fold[manifest.search]),
-        chosen=list(winner.fold_scores), fresh=[list(one.fold_scores) for one in again], shuffled=shuffled,
-        curve=curve,
+        shared_pictures=int(np.isin(patients[manifest.test], patients[manifest.search]).sum()),
+        chosen=list(winner.fold_scores), fresh=[list(one.fold_scores) for one in again],
+        on_fresh=_on_fresh(manifest, patients, again, job.metric, study.seed), shuffled=shuffled, curve=curve,
     )  # fmt: skip
     (opened.folder / "winner").mkdir(exist_ok=True)
     certificate.write(opened.folder / "winner" / FILE)
     return certificate
+
+
+def _before(file: Path, trial: int) -> Certificate | None:
+    """The certificate that stands there, if it is of the same trial."""
+    try:
+        there = msgspec.json.decode(file.read_bytes(), type=Certificate)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return there if there.trial == trial else None
+
+
+def _on_fresh(
+    manifest: Manifest, patients: np.ndarray, again: Sequence[Retrained], metric: str, seed: int
+) -> Interval:
+    """The mean over deals and folds; the interval is that of the first deal, over suspected patients."""
+    first = again[0]
+    weighted = Weighted(one_model(manifest, patients, first.index, first.probability, first.fold), metric)
+    told = np.array(first.fold_scores)
+    weights = draw_groups(weighted.stratum, _REPLICATES, np.random.default_rng([seed, _FRESH]), fewer=1)
+    drawn = weighted.fold_scores(weights)[:, 0]
+    variance = float(np.nanvar(weighted.scores(weights))) + network_variance(told, drawn)
+    score = float(np.mean([one.fold_scores for one in again]))
+    return score_interval(score, variance, weighted.stratum, metric)
 
 
 def _shuffle(
@@ -158,7 +203,7 @@ def _split(patients: np.ndarray, fold: np.ndarray) -> int:
 
 def _epochs(manifest: Manifest, winner: TrialRecord, wanted: Wanted, count: int, seed: int) -> int:
     """How many epochs will be trained, were nothing there already and no fold to stop early."""
-    trials = max(wanted.deals, int(wanted.curve)) + wanted.shuffles
+    trials = wanted.deals + wanted.shuffles
     if wanted.curve:
         trials += sum(len(pieces) for pieces in trainings(manifest, count, seed).values())
     return trials * count * winner.epochs

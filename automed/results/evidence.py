@@ -17,7 +17,7 @@ from automed.data.manifest import Manifest
 from automed.data.settings import Group
 from automed.errors import DataError
 from automed.results import calibration
-from automed.results.calibrate import Predictions, read_predictions
+from automed.results.calibrate import Answers, read_predictions
 from automed.results.calibration import Measured, Temperature
 from automed.results.certify import Certificate
 from automed.results.per_class import ClassScore, Subgroup, score_each_class, score_subgroups
@@ -31,7 +31,7 @@ from automed.study.record import TrialRecord
 
 
 @dataclass(frozen=True)
-class Part:
+class Judged:
     """The winner on pictures that its model had not seen: `name` says which.
 
     `scaled` is measured at a temperature that was fitted out of fold, on other folds than those measured.
@@ -50,7 +50,9 @@ class Part:
 class Evidence:
     """What stands behind a certificate.
 
-    `leaks` are sentences on copies and on what stands in two splits, `signs` what the curves and scores say.
+    `warnings` are sentences on copies and on what stands in two splits, `signs` what the curves and
+    scores say, `unused` the columns of a CSV that tell no subgroups. `versions` are those that the study was
+    begun with.
     """
 
     experiment: Experiment
@@ -59,12 +61,14 @@ class Evidence:
     trials: Sequence[TrialRecord]
     verdict: Verdict
     certificate: Certificate
-    parts: list[Part]
+    parts: list[Judged]
     temperature: Temperature
-    leaks: list[str]
+    warnings: list[str]
     signs: list[str]
+    unused: list[str]
     pins: list[str]
     versions: Mapping[str, str]
+    versions_here: Mapping[str, str]
 
     @property
     def winner(self) -> TrialRecord:
@@ -83,7 +87,7 @@ def gather(
     study, folder = opened.experiment.study, opened.folder
     trials = record.records(opened.study)
     trial = folder / "trials" / record.folder_name(verdict.trial)
-    kinds = _kinds(manifest, opened.experiment)
+    kinds, unused = _kinds(manifest, opened.experiment)
     told = read_predictions(trial / "out_of_fold.npz", manifest)
     scaled, temperature = calibration.cross_fit(told.probability, told.labels, told.fold)
     parts = [_part(verdict.cross_validated.name, told, scaled, manifest, kinds, study.metric, study.seed)]
@@ -97,9 +101,9 @@ def gather(
     return Evidence(
         experiment=opened.experiment, manifest=manifest, folds=folds, trials=trials,
         verdict=verdict, certificate=certificate, parts=parts, temperature=temperature,
-        leaks=brief(manifest), signs=Signs(opened, trials).lines(),
+        warnings=brief(manifest), signs=Signs(opened, trials).lines(),
         pins=pin_lines(opened.experiment, manifest, folds),
-        versions={**opened.study.user_attrs.get(VERSIONS, {}), **_installed()},
+        versions=opened.study.user_attrs.get(VERSIONS, {}), versions_here=_installed(), unused=unused,
     )  # fmt: skip
 
 
@@ -109,32 +113,32 @@ def _installed() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
-def _kinds(manifest: Manifest, experiment: Experiment) -> dict[str, np.ndarray]:
-    """The columns that tell patients apart; none where the CSV went away since."""
+def _kinds(manifest: Manifest, experiment: Experiment) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The columns that tell patients apart, and those that do not; none where the CSV went away since."""
     group = experiment.data.group
     try:
         return read_kinds(manifest, group.column if isinstance(group, Group) else None)
     except DataError:
-        return {}
+        return {}, []
 
 
-def _held_out(file: Path, manifest: Manifest) -> list[tuple[str, Predictions]]:
+def _held_out(file: Path, manifest: Manifest) -> list[tuple[str, Answers]]:
     if not len(manifest.test):
         return []
     whole = read_predictions(file, manifest)
     return [
-        (name, Predictions(whole.index[some], whole.labels[some], whole.groups[some],
+        (name, Answers(whole.index[some], whole.labels[some], whole.groups[some],
                            whole.probability[some], whole.fold))
         for name, some in held_out_parts(manifest, whole.index)
     ]  # fmt: skip
 
 
 def _part(
-    name: str, told: Predictions, scaled: np.ndarray, manifest: Manifest, kinds: Mapping[str, np.ndarray],
+    name: str, told: Answers, scaled: np.ndarray, manifest: Manifest, kinds: Mapping[str, np.ndarray],
     metric: str, seed: int,
-) -> Part:  # fmt: skip
+) -> Judged:  # fmt: skip
     reliability = calibration.compare(told.probability, scaled, told.labels, told.groups, seed)
-    return Part(
+    return Judged(
         name=name, pictures=len(told.labels), groups=len(np.unique(told.groups)),
         classes=score_each_class(
             manifest.classes, told.labels, told.probability.argmax(axis=1), told.groups

@@ -23,8 +23,7 @@ from automed.study.record import TrialRecord
 if TYPE_CHECKING:
     from rich.console import Console
 
-Tell = Callable[[str], Callable[[int, int], None]]
-"""Given what begins, gives what hears of (done, in all)."""
+    from automed.audit.examine import Tell
 
 
 def full_verdict(opened: OpenStudy, winner: TrialRecord, console: Console) -> Verdict:
@@ -81,15 +80,11 @@ def _shifts(manifest: Manifest, settings: Data, tell: Tell) -> list[Shift]:
         AutomedError: the pictures cannot be read any more, or are others.
         OSError: likewise.
     """
+    from automed.audit.examine import look_for_shift
     from automed.audit.material import load
-    from automed.audit.shift import find_shift
-    from automed.data.grouping import join
-    from automed.data.look_alikes import find_look_alikes
 
     material = load(manifest.source, settings, tell("looking at the pictures"))
     there = {item.path: item.digest for item in material.manifest.items}
     if any(there.get(item.path) != item.digest for item in manifest.items):
         raise AutomedError(f"the pictures in {manifest.source} are no longer those of the study")
-    pairs = find_look_alikes(material.manifest, tell("looking for near copies"))
-    groups = join(material.manifest.groups.tolist(), pairs=(pair.rows for pair in pairs))
-    return find_shift(material, groups)[0]
+    return look_for_shift(material, tell)

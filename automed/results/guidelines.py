@@ -8,13 +8,14 @@ models that use regression or machine learning methods.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from automed.data.settings import Group
 from automed.results.evidence import Evidence
 from automed.results.interval import Interval
 from automed.results.show import told
+from automed.space.knob import word
 
 Answer = str | Callable[[Evidence], str]
 
@@ -31,26 +32,30 @@ _UNCERTAINTY = (
 
 @dataclass(frozen=True)
 class Item:
-    """One item of a guideline: its number, what it asks for, and the answer; empty: the authors have to."""
+    """One item of a guideline: its number, what it asks for, and the answer; empty: the authors have to.
+
+    `partly`: there is more to it than a search can know.
+    """
 
     number: str
     topic: str
     answer: str
+    partly: bool = False
 
 
 def claim(evidence: Evidence) -> list[Item]:
     """The 44 items of CLAIM 2024."""
-    return _answered(_CLAIM, evidence)
+    return _answered(_CLAIM, _CLAIM_PARTLY, evidence)
 
 
 def tripod(evidence: Evidence) -> list[Item]:
     """The items of TRIPOD+AI."""
-    return _answered(_TRIPOD, evidence)
+    return _answered(_TRIPOD, _TRIPOD_PARTLY, evidence)
 
 
-def _answered(items: dict[str, tuple[str, Answer]], of: Evidence) -> list[Item]:
+def _answered(items: dict[str, tuple[str, Answer]], partly: Set[str], of: Evidence) -> list[Item]:
     return [
-        Item(number, topic, answer if isinstance(answer, str) else answer(of))
+        Item(number, topic, answer if isinstance(answer, str) else answer(of), number in partly)
         for number, (topic, answer) in items.items()
     ]
 
@@ -70,7 +75,9 @@ def _sources(of: Evidence) -> str:
 
 def _excluded(of: Evidence) -> str:
     skipped = len(of.manifest.skipped)
-    return f"{skipped:,} pictures were left out, for they cannot be read" if skipped else "none were left out"
+    return (
+        f"{skipped:,} pictures were left out, for they cannot be read" if skipped else "every file was read"
+    )
 
 
 def _preprocessing(of: Evidence) -> str:
@@ -94,11 +101,11 @@ def _partition(of: Evidence) -> str:
 def _disjoint(of: Evidence) -> str:
     group = of.experiment.data.group
     by = "copies, and nothing else, so one patient may stand in several folds"
-    if isinstance(group, Group):
+    if isinstance(group, Group) and (group.column or group.pattern):
         by = f"patients (the column '{group.column}')" if group.column else ""
         by = f"patients (file names, by {group.pattern})" if group.pattern else by
         by = ", ".join(filter(None, (by, "near copies" if group.look_alikes else "", "copies")))
-    elif group == "look_alikes":
+    elif of.experiment.data.look_alikes:
         by = "near copies and copies; one patient may stand in several folds"
     split = of.certificate.split_patients
     several = f"; {split:,} suspected patients have pictures in several folds" if split else ""
@@ -107,23 +114,32 @@ def _disjoint(of: Evidence) -> str:
 
 def _sample_size(of: Evidence) -> str:
     curve = of.certificate.curve
-    if curve is None:
+    if curve is None or curve.gain is None:
         return ""
-    if curve.gain is None:
-        return f"a learning curve was trained; {curve.reason}"
     gain, low, high = (100 * value for value in curve.gain)
     return (
-        f"not planned; by the learning curve, twice as many patients would bring {gain:.1f} points of "
+        f"not planned; by the learning curve, twice as many groups would bring {gain:.1f} points of "
         f"{curve.metric} (95 % interval {low:.1f} to {high:.1f})"
     )
 
 
+def _settings(of: Evidence, *sections: str) -> str:
+    """All settings of the winner in some sections; of those that are off by being 0, nothing."""
+    values = of.verdict.config.items()
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {word(value)}"
+        for name, value in values
+        if name.startswith(sections) and not (name.startswith("augment.") and value == 0)
+    )
+
+
 def _model(of: Evidence) -> str:
-    return ", ".join(f"{name} {value}" for name, value in told(of.verdict.config))
+    return _settings(of, "model.", "dropout.", "freeze.", "preprocess.")
 
 
 def _software(of: Evidence) -> str:
-    return ", ".join(f"{name} {version}" for name, version in of.versions.items())
+    versions = {**of.versions_here, **of.versions}
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _initialisation(of: Evidence) -> str:
@@ -136,8 +152,7 @@ def _initialisation(of: Evidence) -> str:
 
 
 def _training(of: Evidence) -> str:
-    wanted = ("train.", "optim.", "schedule.", "augment.", "dropout.", "freeze.", "loss.", "imbalance")
-    return ", ".join(f"{name} {value}" for name, value in told(of.verdict.config) if name.startswith(wanted))
+    return _settings(of, "train.", "optim.", "schedule.", "loss.", "imbalance", "augment.")
 
 
 def _selection(of: Evidence) -> str:
@@ -160,9 +175,9 @@ def _metrics(of: Evidence) -> str:
 
 def _robustness(of: Evidence) -> str:
     certificate = of.certificate
-    done = [f"trained again on {len(certificate.fresh)} deals of fresh folds"] if certificate.fresh else []
+    done = [f"trained again on fresh folds: {interval_text(certificate.on_fresh)}"]
     if certificate.shuffled:
-        found = "which were learnt: a leak" if certificate.leaks else "which scored chance"
+        found = "which were learnt: a leak" if certificate.leak else "which scored chance"
         done.append(f"on shuffled labels, {found}")
     if any(part.subgroups for part in of.parts):
         done.append("scored by subgroup")
@@ -207,8 +222,8 @@ def _fairness(of: Evidence) -> str:
 
 def _output(of: Evidence) -> str:
     return (
-        f"a probability for each class, the largest is the prediction; at the temperature "
-        f"{of.temperature.value:.2f} they mean what they say"
+        f"a probability for each class, the largest is the prediction; the temperature is "
+        f"{of.temperature.value:.2f}"
     )
 
 
@@ -216,8 +231,12 @@ def _differences(of: Evidence) -> str:
     if not len(of.manifest.test):
         return "nothing was held out"
     seen = len(of.manifest.straddling)
-    overlap = f"{seen:,} of {len(of.manifest.test):,} held-out pictures, or their patients, were searched too"
-    return f"held out is {of.manifest.held_out_as}; {overlap}; automed audit tells shift by class"
+    shared = of.certificate.shared_pictures
+    return (
+        f"held out is {of.manifest.held_out_as}, {len(of.manifest.test):,} pictures; of {seen:,} the search "
+        f"has a copy, or what was declared to be the same patient, and of {shared:,} a suspected patient, by "
+        "names and near copies"
+    )
 
 
 def interval_text(one: Interval | None) -> str:
@@ -294,7 +313,7 @@ _TRIPOD: dict[str, tuple[str, Answer]] = {
     "12a": ("how data were used and partitioned", _partition),
     "12b": ("handling of predictors", _preprocessing),
     "12c": ("model, building and internal validation", _selection),
-    "12d": ("heterogeneity between clusters", _characteristics),
+    "12d": ("heterogeneity between clusters", ""),
     "12e": ("performance measures", _metrics),
     "12f": ("model updating", ""),
     "12g": ("how predictions are calculated", _output),
@@ -305,7 +324,7 @@ _TRIPOD: dict[str, tuple[str, Answer]] = {
     "17": ("ethics", ""),
     "18a-d": ("funding, conflicts, protocol, registration", ""),
     "18e": ("data sharing", ""),
-    "18f": ("code sharing", _PROTOCOL),
+    "18f": ("code sharing", ""),
     "19": ("patient involvement", ""),
     "20a": ("flow of participants", _numbers),
     "20b": ("characteristics", _characteristics),
@@ -313,9 +332,12 @@ _TRIPOD: dict[str, tuple[str, Answer]] = {
     "21": ("participants and outcomes in each analysis", _numbers),
     "22": ("full model", _model),
     "23a": ("performance with intervals", "see the scores, with their intervals"),
-    "23b": ("heterogeneity of performance", _characteristics),
+    "23b": ("heterogeneity of performance", ""),
     "24": ("model updating results", ""),
     "25": ("interpretation", ""),
     "26": ("limitations", ""),
     "27": ("usability", ""),
 }
+
+_CLAIM_PARTLY = frozenset({"6", "7", "8", "9", "12", "21", "30", "33", "36", "39", "42", "43"})
+_TRIPOD_PARTLY = frozenset({"4", "5", "7", "9", "10", "11", "14", "16", "20a", "20b", "20c"})

@@ -63,3 +63,9 @@ def score_interval(score: float, variance: float, stratum: np.ndarray, metric: s
     half = t / shrunk * math.sqrt(share * (1 - share) / size + t * t / (4 * size * size))
     low, high = (floor + (1 - floor) * min(max(end, 0.0), 1.0) for end in (middle - half, middle + half))
     return Interval(score, min(low, score), max(high, score))
+
+
+def network_variance(fold_scores: np.ndarray, drawn: np.ndarray) -> float:
+    """The variance of a mean over folds (k,) that their pictures, resampled (b, k), do not explain."""
+    beyond = float(fold_scores.var(ddof=1)) - float(np.nanvar(drawn, axis=0).mean())
+    return max(beyond, 0.0) / len(fold_scores)

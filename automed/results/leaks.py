@@ -35,8 +35,8 @@ from automed.data.manifest import Manifest
 from automed.data.settings import Preprocess
 from automed.job import Job
 from automed.models.settings import Model
-from automed.results.interval import draw_groups, score_interval
-from automed.results.predictions import Predictions
+from automed.results.interval import draw_groups, network_variance, score_interval
+from automed.results.predictions import one_model
 from automed.results.resample import FEWEST
 from automed.results.retrain import Recipe, Retrained, retrain
 from automed.results.weighted import Weighted
@@ -169,7 +169,7 @@ def _dealt(manifest: Manifest, pairs: Sequence[Pair], plan: Plan) -> _Deal:
 def _between_folds(deal: _Deal, leaky: Retrained, clean: Retrained, plan: Plan) -> Leak:
     manifest = deal.together[0]
     sides = [
-        Weighted(_predictions(manifest, deal.groups, side.index, side.probability, side.fold), plan.metric)
+        Weighted(one_model(manifest, deal.groups, side.index, side.probability, side.fold), plan.metric)
         for side in (leaky, clean)
     ]
     strata, rng = sides[0].stratum, np.random.default_rng([plan.seed, 0])
@@ -178,7 +178,7 @@ def _between_folds(deal: _Deal, leaky: Retrained, clean: Retrained, plan: Plan) 
     means = [np.nanmean(of, axis=1) for of in drawn]
     told = [np.array(side.fold_scores) for side in (leaky, clean)]
     values = [float(of.mean()) for of in told]
-    chance = [_network_variance(*one) for one in zip(told, drawn, strict=True)]
+    chance = [network_variance(*one) for one in zip(told, drawn, strict=True)]
     scores = [
         _scored(value, float(np.nanvar(mean)) + more, strata, plan.metric)
         for value, mean, more in zip(values, means, chance, strict=True)
@@ -192,12 +192,6 @@ def _between_folds(deal: _Deal, leaky: Retrained, clean: Retrained, plan: Plan) 
     )  # fmt: skip
 
 
-def _network_variance(fold_scores: np.ndarray, drawn: np.ndarray) -> float:
-    """The variance of a mean over folds (k,) that their pictures, resampled (b, k), do not explain."""
-    beyond = float(fold_scores.var(ddof=1)) - float(np.nanvar(drawn, axis=0).mean())
-    return max(beyond, 0.0) / len(fold_scores)
-
-
 def _held_out(deal: _Deal, probability: np.ndarray, plan: Plan) -> Leak:
     manifest = deal.together[0]
     rows, labels = manifest.test, manifest.labels
@@ -207,7 +201,7 @@ def _held_out(deal: _Deal, probability: np.ndarray, plan: Plan) -> Leak:
     # A class of which hardly any is new would stand on one side alone, and be all of the difference.
     both = np.isin(labels[rows], left) if len(left) else np.ones(len(rows), bool)
     rows, probability, seen = rows[both], probability[both], seen[both]
-    whole = Weighted(_predictions(manifest, deal.groups, rows, probability), plan.metric)
+    whole = Weighted(one_model(manifest, deal.groups, rows, probability), plan.metric)
     rng = np.random.default_rng([plan.seed, 1])
     weights = draw_groups(whole.stratum, _REPLICATES, rng, fewer=1)
     leaky, with_all = _resampled(whole, weights, plan.metric)
@@ -219,7 +213,7 @@ def _held_out(deal: _Deal, probability: np.ndarray, plan: Plan) -> Leak:
     if not len(left):
         return leak
     new = Weighted(
-        _predictions(manifest, deal.groups, rows[~seen], probability[~seen]), plan.metric
+        one_model(manifest, deal.groups, rows[~seen], probability[~seen]), plan.metric
     )  # fmt: skip
     kept = np.isin(np.unique(deal.groups[rows]), deal.groups[rows[~seen]])
     clean, with_new = _resampled(new, weights[:, kept], plan.metric)
@@ -239,17 +233,6 @@ def _resampled(side: Weighted, weights: np.ndarray, metric: str) -> tuple[Estima
     if not math.isfinite(value):
         return None, drawn
     return _scored(value, float(np.nanvar(drawn)), side.stratum, metric), drawn
-
-
-def _predictions(
-    manifest: Manifest, groups: np.ndarray, rows: np.ndarray, probability: np.ndarray,
-    fold: np.ndarray | None = None,
-) -> Predictions:  # fmt: skip
-    return Predictions(
-        trials=np.zeros(1, np.int64), labels=manifest.labels[rows], groups=groups[rows],
-        fold=np.zeros(len(rows), np.int64) if fold is None else fold, classes=len(manifest.classes),
-        predicted=probability.argmax(axis=1)[None].astype(np.int16), probability=probability[None],
-    )  # fmt: skip
 
 
 def _scored(value: float, variance: float, strata: np.ndarray, metric: str) -> Estimate:

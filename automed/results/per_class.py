@@ -54,10 +54,11 @@ def _share(hit: np.ndarray, among: np.ndarray, groups: np.ndarray) -> Interval |
 
 
 class Subgroup(msgspec.Struct, frozen=True, kw_only=True):
-    """The score on the pictures with one value in one column."""
+    """The score on the pictures with one value in one column; `classes` have any among them."""
 
     column: str
     value: str
+    classes: int
     scored: HeldOut
 
 
@@ -82,5 +83,6 @@ def score_subgroups(
             scored = judge_held_out(
                 value, labels[here], groups[here], probability[here], metric=metric, seed=seed
             )
-            found.append(Subgroup(column=column, value=value or "(not told)", scored=scored))
+            classes = len(np.unique(labels[here]))
+            found.append(Subgroup(column=column, value=value or "(not told)", classes=classes, scored=scored))
     return found

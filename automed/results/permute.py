@@ -16,6 +16,8 @@ import numpy as np
 from automed.tasks.metrics import score_classes
 
 _REPLICATES = 1000
+RARE = 0.005
+"""What chance alone gives less often counts as a leak."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Chance:
     p: float
 
     @property
-    def leaks(self) -> bool:
+    def above(self) -> bool:
         """Whether the score is above what chance gives in 99 of 100 cases."""
         return self.score > self.high
 
@@ -73,7 +75,7 @@ def compare_with_chance(
         _mean(_within(labels, patients, fold, rows, rng), probability, fold, metric)
         for _ in range(_REPLICATES)
     ])  # fmt: skip
-    low, high = np.quantile(null, [0.005, 0.995]).tolist()
+    low, high = np.quantile(null, [RARE, 1 - RARE]).tolist()
     p = (1 + np.count_nonzero(null >= score)) / (1 + len(null))
     return Chance(score, low, high, float(p))
 

@@ -50,6 +50,18 @@ class Predictions:
         return np.asarray(self.known.all(axis=1))
 
 
+def one_model(
+    manifest: Manifest, groups: np.ndarray, rows: np.ndarray, probability: np.ndarray,
+    fold: np.ndarray | None = None,
+) -> Predictions:  # fmt: skip
+    """What a single model said of rows (m,): probabilities (m, classes), in the fold (m,) or all in one."""
+    return Predictions(
+        trials=np.zeros(1, np.int64), labels=manifest.labels[rows], groups=groups[rows],
+        fold=np.zeros(len(rows), np.int64) if fold is None else fold, classes=len(manifest.classes),
+        predicted=probability.argmax(axis=1)[None].astype(np.int16), probability=probability[None],
+    )  # fmt: skip
+
+
 def load_predictions(
     study: Path, manifest: Manifest, folds: Folds, found: Sequence[TrialRecord], *,
     probabilities: bool = False,

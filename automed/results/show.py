@@ -126,6 +126,12 @@ def honest_lines(honest: Honest) -> list[str]:
         f"{_within(honest.corrected)}, over {honest.groups:,} groups (BBC-CV, {honest.replicates:,} "
         "resamplings)."
     ]  # fmt: skip
+    if honest.trials > 1 and honest.corrected.value >= honest.naive:
+        lines = [
+            f"{honest.naive:.4f} is {chosen}; the choice was so clear that nothing has to be taken off: "
+            f"{_within(honest.corrected)}, over {honest.groups:,} groups (BBC-CV, {honest.replicates:,} "
+            "resamplings)."
+        ]  # fmt: skip
     if honest.trials == 1:
         lines = [f"{honest.metric} without a choice, of one trial: {_within(honest.corrected)}, "
                  f"over {honest.groups:,} groups."]  # fmt: skip

@@ -16,6 +16,7 @@ from automed.results.deferral import Hits, OperatingPoint, Referral
 from automed.results.interval import Interval
 
 _WIDTH = 30  # characters of a bar that is the whole
+_TRUSTED = 0.7  # share of labels that models should agree with, for a suspicion of theirs to mean much
 _SHOWN = 10  # label problems on a screen
 
 
@@ -212,6 +213,10 @@ def _labels(problems: LabelProblems, console: Console) -> None:
         console.print(Text(f"without trials that were trained on other machines: {numbers}", "yellow"))
     if not found:
         return
+    told = f"these agree with {100 * problems.right:.0f} % of all labels"
+    if problems.right < _TRUSTED:
+        told += ", so most of the list are mistakes of theirs and not of the labels"
+    console.print(Text(told, "yellow" if problems.right < _TRUSTED else ""))
     table = _table("picture", "given", "suspected", "probability", "margin", words=3)
     for one in found[:_SHOWN]:
         cells = (Text(one.path), Text(one.given), Text(one.suspected))

@@ -23,7 +23,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def draw(
     rng: np.random.Generator, groups: int, pictures: int, temperature: float, alike: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predictions that are right at `temperature`; `alike` is how much pictures of a group have in common."""
+    """Answers that are right at `temperature`; `alike` is how much pictures of a group have in common."""
     group = np.repeat(np.arange(groups), pictures)
     own, common = rng.normal(size=(len(group), CLASSES)), rng.normal(size=(groups, CLASSES))[group]
     logits = 2 * (np.sqrt(1 - alike) * own + np.sqrt(alike) * common)

@@ -16,7 +16,7 @@ from automed.data.folds import make_folds
 from automed.data.images import load_images
 from automed.data.manifest import Manifest, read_manifest
 from automed.data.settings import Data, Preprocess
-from automed.results.calibrate import Predictions, Wish, make_sets, operate
+from automed.results.calibrate import Answers, Wish, make_sets, operate
 from automed.results.labels import suspicious
 
 FOLDS, COVERAGE, SENSITIVITY = 5, 0.9, 0.9
@@ -50,7 +50,7 @@ def deal(manifest: Manifest, share: float, most: int, rng: np.random.Generator) 
 
 def predict(
     manifest: Manifest, pictures: np.ndarray, labels: np.ndarray, seed: int, *, forest: bool = False
-) -> tuple[Predictions, Predictions]:
+) -> tuple[Answers, Answers]:
     """Out-of-fold predictions, and those of a refit on all that is searched for what is held out."""
     keep = np.array([item.split != "left out" for item in manifest.items])
     kept = dataclasses.replace(
@@ -72,13 +72,13 @@ def predict(
     if len(test):
         probability[test] = fitted(search).predict_proba(pictures[test])
     told, there = (
-        Predictions(rows, labels[rows], kept.groups[rows], probability[rows], folds.test_fold[rows])
+        Answers(rows, labels[rows], kept.groups[rows], probability[rows], folds.test_fold[rows])
         for rows in (search, test)
     )
     return told, there
 
 
-def check(name: str, told: Predictions, held: Predictions, classes: tuple[str, ...]) -> Iterator[Row]:
+def check(name: str, told: Answers, held: Answers, classes: tuple[str, ...]) -> Iterator[Row]:
     """What the sets and the operating point promised and kept, a row a class."""
     sets = make_sets(told, held, COVERAGE)
     assert sets.held_out is not None
@@ -121,7 +121,7 @@ def official(name: str, path: Path, test: str) -> Iterator[Row]:
     manifest, pictures = load(path, test, 24)
     told, held = predict(manifest, pictures, manifest.labels, 0, forest=True)
     new = ~np.isin(held.index, manifest.straddling)
-    held = Predictions(held.index[new], held.labels[new], held.groups[new], held.probability[new], held.fold)
+    held = Answers(held.index[new], held.labels[new], held.groups[new], held.probability[new], held.fold)
     for row in check(f"{name}, official {test}", told, held, manifest.classes):
         yield {**row, "split": 0}
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from automed.audit.chance import p_value, permuted
@@ -50,6 +51,24 @@ def test_few_patients_are_undecidable_however_many_pictures(tmp_path: Path, pain
     shifts, findings = find_shift(material, material.manifest.groups)
     assert {one.verdict for one in shifts} == {"undecidable"}
     assert findings == []
+
+
+def test_a_sure_shift_shows_also_among_many_classes(tmp_path: Path) -> None:
+    """Each test is corrected for their number: with too few permutations none could be sure."""
+    rng = np.random.default_rng(0)
+    count = 30
+    for split, each in (("train", 16), ("test", 16)):
+        for label in range(count):
+            for number in range(each):
+                level = 200 if (split, label) == ("test", 7) else 100
+                file = tmp_path / split / f"c{label:02}" / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                pixels = rng.normal(level, 30, (16, 16)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(file)
+    material = load(tmp_path)
+    shifts, _ = find_shift(material, material.manifest.groups)
+    assert shifts[7].of_all is not None and shifts[7].of_all.p <= 0.05
+    assert [one.label for one in shifts if one.verdict == "shifted"] == ["c07"]
 
 
 def test_nothing_held_out_nothing_measured(tmp_path: Path, paint: Paint) -> None:

@@ -22,3 +22,9 @@ def test_everything_of_a_page_is_there() -> None:
 
 def test_cells_stay_in_their_row() -> None:
     assert grid(("a", "b"), [("1|2", "3\n4")]) == ["| a | b |", "|---|---|", "| 1\\|2 | 3 4 |"]
+
+
+def test_nothing_is_markup() -> None:
+    page = Page("<b>", ["![x](http://a)"], [Section("one", "`a`", None, ["<script>"], [])], "&")
+    assert to_markdown(page).splitlines()[:3:2] == ["# &lt;b>", "!\\[x](http://a)"]
+    assert "<script>" not in to_markdown(page)

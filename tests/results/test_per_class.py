@@ -30,8 +30,8 @@ def test_subgroups_are_scored_apart() -> None:
     probability = np.eye(2)[PREDICTED]
     kinds = {"sex": np.where(PREDICTED == LABELS, "F", "M"), "site": np.array(["n"] * 99 + [""])}
     found = score_subgroups(kinds, LABELS, PATIENTS, probability, metric="accuracy", seed=0)
-    assert [(one.column, one.value, one.scored.pictures) for one in found] == [
-        ("sex", "F", 84), ("sex", "M", 16), ("site", "(not told)", 1), ("site", "n", 99),
+    assert [(one.column, one.value, one.classes, one.scored.pictures) for one in found] == [
+        ("sex", "F", 2, 84), ("sex", "M", 2, 16), ("site", "(not told)", 1, 1), ("site", "n", 2, 99),
     ]  # fmt: skip
     assert found[0].scored.score.value == 1.0 and found[1].scored.score.value == 0.0
     assert found[0].scored.score.low < 1.0, "84 right answers do not say that the next one is"

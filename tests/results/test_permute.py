@@ -36,7 +36,7 @@ def test_predictions_that_know_nothing_score_chance() -> None:
         )
         for seed in range(8)
     ]  # fmt: skip
-    assert sum(one.leaks for one in found) <= 1
+    assert sum(one.above for one in found) <= 1
     assert all(one.low < 0.25 < one.high for one in found)
     assert 0.1 < np.mean([one.p for one in found]) < 0.9
 
@@ -44,7 +44,7 @@ def test_predictions_that_know_nothing_score_chance() -> None:
 def test_predictions_that_know_something_are_caught() -> None:
     rng = np.random.default_rng(0)
     one = compare_with_chance(LABELS, probabilities(LABELS, 0.4, rng), FOLD, PATIENTS, "accuracy", rng)
-    assert one.leaks and one.p < 0.002 and one.score > one.high
+    assert one.above and one.p < 0.002 and one.score > one.high
 
 
 def test_what_one_patient_says_thrice_counts_once() -> None:

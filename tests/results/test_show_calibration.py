@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from automed.results import calibration
-from automed.results.calibrate import Calibration, LabelProblems, Predictions, Wish, defer, make_sets, operate
+from automed.results.calibrate import Answers, Calibration, LabelProblems, Wish, defer, make_sets, operate
 from automed.results.calibration import Temperature
 from automed.results.interval import Interval
 from automed.results.labels import Suspect
@@ -16,16 +16,16 @@ from automed.results.show_calibration import print_calibration, temperature_line
 NAMES = ("[/x]", ":smile:")
 
 
-def predictions(seed: int, pictures: int, flip: float = 0.0) -> Predictions:
+def predictions(seed: int, pictures: int, flip: float = 0.0) -> Answers:
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(pictures) % 2)
     seen = np.where(rng.random(pictures) < flip, 1 - labels, labels)
     positive = 1 / (1 + np.exp(-(rng.normal(size=pictures) + 3.0 * seen - 1.5)))
     probability = np.column_stack([1 - positive, positive])
-    return Predictions(np.arange(pictures), labels, np.arange(pictures), probability, np.arange(pictures) % 3)
+    return Answers(np.arange(pictures), labels, np.arange(pictures), probability, np.arange(pictures) % 3)
 
 
-def found(held_out: Predictions | None, seen: int = 0, searched: int = 90) -> Calibration:
+def found(held_out: Answers | None, seen: int = 0, searched: int = 90) -> Calibration:
     told = predictions(0, searched)
     scaled, temperature = calibration.cross_fit(told.probability, told.labels, told.fold)
     suspect = Suspect(row=3, path="[red].png", given="[/x]", suspected=":smile:", probability=0.9, margin=0.8)
@@ -38,7 +38,9 @@ def found(held_out: Predictions | None, seen: int = 0, searched: int = 90) -> Ca
         ),
         sets=make_sets(told, held_out, 0.9), deferral=defer(told, held_out, "accuracy", 0),
         operating_point=operate(told, held_out, NAMES, Wish(of=":smile:")),
-        label_problems=LabelProblems(trials=[1], absent=[4], pictures=searched, suspects=[suspect]),
+        label_problems=LabelProblems(
+            trials=[1], absent=[4], pictures=searched, right=0.5, suspects=[suspect]
+        ),
     )  # fmt: skip
 
 
@@ -63,7 +65,7 @@ def test_a_promise_that_is_not_kept_stands_in_words() -> None:
 
 def test_without_held_out_pictures_nothing_is_said_of_them() -> None:
     said = drawn(found(None, seen=12))
-    assert "all of it was seen by the search" in said
+    assert "nothing new, the search had seen all of it" in said
     assert "held out:" not in said
 
 
