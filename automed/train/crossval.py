@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from automed.config import TrialConfig
 from automed.result import Epoch, FoldResult, TrialResult
@@ -21,8 +20,7 @@ from automed.train.learner import Learner
 from automed.train.memory import PeakMemory
 from automed.train.plan import Plan
 
-_SMALL = 8 << 20  # bytes that are written after every epoch, however short it is
-_PACE = 200 << 20  # bytes a second that a disk is taken to write before it has shown its own
+_LONG = 0.2  # seconds that a checkpoint may take and still be written after every epoch
 _BETWEEN_DEATHS = 3600.0  # seconds that a process lives on average; what Young's interval asks for
 
 
@@ -61,10 +59,10 @@ def cross_validate(
         reporter: is told of every epoch and fold.
         seed: study seed and trial number; each fold derives its own randomness from them.
         plan: how to compute it.
-        checkpoint: is written after every epoch, before the reporter hears of it, or, within a fold of a
-            network that is not small, as seldom as pays (Young 1974, A first order approximation to the
-            optimum checkpoint interval); what stands in it already is not trained again, and the curve is
-            that of an unbroken trial, bit for bit on a CPU.
+        checkpoint: is written after every epoch, before the reporter hears of it, or, within a fold, as
+            seldom as pays where writing takes long (Young 1974, A first order approximation to the optimum
+            checkpoint interval); what stands in it already is not trained again, and the curve is that of an
+            unbroken trial, bit for bit on a CPU.
         clock: sums up where the time goes.
         held_out: rows (m,) that every fold's network is to judge in the end.
 
@@ -150,8 +148,8 @@ class _Run:
         kept = state or asdict(_Progress())
         self._kept, self.norm_batch = list(kept["kept"]), kept["norm_batch"]
         self._before = {name: kept[name] for name in ("seconds", "peak", "time")}
+        self._due = 0.0
         self._checkpoint, self._started, self._memory = checkpoint, time.perf_counter(), PeakMemory()
-        self._written, self._pace = self._started, float(_PACE)
 
     def now(self) -> _Progress:
         """All of it."""
@@ -169,31 +167,17 @@ class _Run:
             self._kept.append(words)
 
     def save(self, learner: Learner) -> None:
-        """Write it to the checkpoint, if there is to be one, and if a death would cost more than that.
+        """Write it to the checkpoint, if there is to be one, and if the last one has paid.
 
-        Large networks on small sets would spend more time on it than on learning. The end of a fold is always
-        written, without its learner, which nobody needs any more.
+        Large networks on small sets would spend more time on it than a death could cost. The end of a fold is
+        always written, without its learner, which nobody needs any more.
         """
         began = time.perf_counter()
-        if self._checkpoint is None or not (learner.finished or self._pays(learner, began)):
+        if self._checkpoint is None or (began < self._due and not learner.finished):
             return
         with self.clock.part("checkpoint"):
             state = None if learner.finished else learner.state()
             self._checkpoint.save({**asdict(self.now()), "learner": state})
-        self._written = time.perf_counter()
-        if not learner.finished and _size(learner) > _SMALL:
-            self._pace = _size(learner) / (self._written - began)
-
-    def _pays(self, learner: Learner, now: float) -> bool:
-        """Whether so much is at risk that the learner is to be written."""
-        size = _size(learner)
-        interval = math.sqrt(2 * size / self._pace * _BETWEEN_DEATHS)
-        return size <= _SMALL or now - self._written >= interval
-
-
-def _size(learner: Learner) -> int:
-    """About how many bytes a checkpoint of it takes: what learns, and what the optimiser remembers of it."""
-    learning = [one for one in learner.module.parameters() if one.requires_grad]
-    remembered = [value for state in learner.optimizer.state.values() for value in state.values()]
-    tensors = [one for one in (*learning, *remembered) if isinstance(one, torch.Tensor)]
-    return sum(one.numel() * one.element_size() for one in tensors)
+        took = time.perf_counter() - began
+        if took > _LONG:
+            self._due = began + took + math.sqrt(2 * took * _BETWEEN_DEATHS)
