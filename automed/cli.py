@@ -272,6 +272,25 @@ def status(
 
 
 @app.command()
+def report(
+    study: Named = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Where to write; default: report.html in the study's folder."),
+    ] = None,
+    form: Annotated[
+        Literal["html", "md"], typer.Option("--format", help="A page, or markdown for a paper's supplement.")
+    ] = "html",
+    storage: Storage = None,
+    studies: Studies = _STUDIES,
+) -> None:
+    """Write what came of a search as one file that needs nothing else, for a reader who was not there."""
+    from automed.results.report import write_report
+
+    typer.echo(f"written: {write_report(studies, study, out, form, storage=storage)}")
+
+
+@app.command()
 def calibrate(
     study: Named = None,
     coverage: Annotated[

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 
 from automed import __version__
 from automed.page.parts import Badge, Cell, Lines, Page, Part, Range, Section, Table
-from automed.results.calibration import Measured
+from automed.results.cells import (
+    CALIBRATION_HEAD,
+    class_table,
+    confusion_table,
+    headline,
+    measured,
+    score_table,
+    scored,
+    search_text,
+    settings_table,
+    space_table,
+    temperature_text,
+)
 from automed.results.evidence import Evidence
-from automed.results.guidelines import Item, claim, interval_text, tripod
+from automed.results.guidelines import Item, claim, tripod
 from automed.results.interval import Interval
 from automed.results.learning_curve import LearningCurve
-from automed.results.show import told, verdict_lines
-from automed.results.verdict import Scored
+from automed.results.show import verdict_lines
 
 _YOURS = "for the authors"
 
@@ -44,25 +54,9 @@ def _score(of: Evidence) -> Section:
     honest, metric = of.verdict.honest, of.experiment.study.metric
     if honest is None:
         return Section("score", f"Score ({metric})", paragraphs=["The choice could not be corrected for."])
-    rows: list[list[Cell]] = [["as it was chosen", f"{honest.naive:.3f}", "", f"{honest.groups:,}"]]
-    rows.append(["corrected for the choice", *_scored(honest.corrected), f"{honest.groups:,}"])
     fresh = [statistics.mean(scores) for scores in of.certificate.fresh]
-    if fresh:
-        rows.append(["on fresh folds", f"{statistics.mean(fresh):.3f}", "", f"{honest.groups:,}"])
-    rows += [[one.name, *_scored(one.score), f"{one.groups:,}"] for one in honest.held_out]
-    caption = f"{metric}, 95 % intervals over resampled groups (grey, from 0 to 1)"
-    table = Table(("", metric, "", "groups"), rows, caption, frozenset({1, 3}))
-    answer = honest.held_out[-1].score if honest.held_out else None
-    title = f"Score: {interval_text(honest.corrected)} cross-validated"
-    if answer is not None:
-        title += f", {interval_text(answer)} held out"
-    return Section("score", title, paragraphs=verdict_lines(of.verdict), parts=[table])
-
-
-def _scored(one: Interval | None) -> tuple[str, Cell]:
-    if one is None or one.low is None or one.high is None:
-        return interval_text(one), ""
-    return interval_text(one), Range(one.value, one.low, one.high, 0, 1, interval_text(one))
+    table = score_table(honest, metric, [("on fresh folds", statistics.mean(fresh))] if fresh else [])
+    return Section("score", f"Score: {headline(honest)}", paragraphs=verdict_lines(of.verdict), parts=[table])
 
 
 def _sanity(of: Evidence) -> Section:
@@ -87,29 +81,10 @@ def _sanity(of: Evidence) -> Section:
 
 
 def _classes(of: Evidence) -> Section:
-    parts: list[Part] = []
-    for part in of.parts:
-        rows = [
-            [
-                one.name, interval_text(one.sensitivity), interval_text(one.specificity),
-                interval_text(one.precision), f"{one.pictures:,}", f"{one.groups:,}",
-            ]
-            for one in part.classes
-        ]  # fmt: skip
-        head = ("class", "sensitivity", "specificity", "precision", "pictures", "groups")
-        parts.append(Table(head, rows, part.name, frozenset(range(1, 6))))
-    for scored in (of.verdict.cross_validated, *of.verdict.held_out[-1:]):
-        parts.append(_confusion(scored, of.manifest.classes))
+    parts: list[Part] = [class_table(part.name, part.classes) for part in of.parts]
+    both = (of.verdict.cross_validated, *of.verdict.held_out[-1:])
+    parts += [confusion_table(one, of.manifest.classes) for one in both]
     return Section("classes", "Each class", parts=parts)
-
-
-def _confusion(scored: Scored, classes: Sequence[str]) -> Table:
-    rows = [
-        [name, *(f"{count:,}" for count in counts)]
-        for name, counts in zip(classes, scored.confusion, strict=True)
-    ]
-    caption = f"{scored.name}: true class in rows, predicted in columns"
-    return Table(("", *classes), rows, caption, frozenset(range(1, len(classes) + 1)))
 
 
 def _subgroups(of: Evidence) -> list[Section]:
@@ -117,7 +92,7 @@ def _subgroups(of: Evidence) -> list[Section]:
     metric = of.experiment.study.metric
     for part in of.parts:
         rows = [
-            [one.column, one.value, *_scored(one.scored.score), f"{one.scored.pictures:,}",
+            [one.column, one.value, *scored(one.scored.score), f"{one.scored.pictures:,}",
              f"{one.scored.groups:,}"]
             for one in part.subgroups
         ]  # fmt: skip
@@ -129,22 +104,11 @@ def _subgroups(of: Evidence) -> list[Section]:
 
 def _calibration(of: Evidence) -> Section:
     rows = [row for part in of.parts for row in (
-        [part.name, *_measured(part.measured)], ["at the temperature", *_measured(part.scaled)],
+        [part.name, *measured(part.measured)], ["at the temperature", *measured(part.scaled)],
     )]  # fmt: skip
-    head = ("", "calibration error", "by chance", "Brier score", "log loss")
-    table = Table(head, rows, "95 % intervals over resampled groups", frozenset(range(1, 5)))
-    value = of.temperature.value
-    sure = "too sure of itself" if value > 1 else "not sure enough"
-    text = f"Temperature {value:.2f}: {of.temperature.reason or f'the network is {sure}'}."
+    table = Table(CALIBRATION_HEAD, rows, "95 % intervals over resampled groups", frozenset(range(1, 5)))
+    text = temperature_text(of.temperature)
     return Section("calibration", "Calibration", paragraphs=[text], parts=[table])
-
-
-def _measured(one: Measured) -> list[str]:
-    error = one.top_label
-    return [
-        interval_text(Interval(error.value, error.low, error.high)), f"{error.chance:.3f}",
-        interval_text(one.brier), f"{one.log_loss:.3f}",
-    ]  # fmt: skip
 
 
 def _data(of: Evidence) -> Section:
@@ -166,19 +130,9 @@ def _data(of: Evidence) -> Section:
 
 
 def _search(of: Evidence) -> Section:
-    states = Counter(one.state for one in of.trials)
-    study = of.experiment.study
-    text = (
-        f"{len(of.trials):,} trials: {states['complete']:,} complete, {states['pruned']:,} pruned, "
-        f"{states['failed']:,} failed; {study.sampler} proposed them, the mean {study.metric} over "
-        f"{of.folds.count} folds chose."
-    )
-    space = [[name, word] for name, _, word in (line.partition(": ") for line in of.experiment.space.lines())]
     return Section(
-        "search", "What was searched", paragraphs=[text],
-        parts=[Table(("setting", "what was tried"), space), Table(("setting", "the winner's"), [
-            list(pair) for pair in told(of.verdict.config)
-        ])],
+        "search", "What was searched", paragraphs=[search_text(of.experiment, of.folds, of.trials)],
+        parts=[space_table(of.experiment), settings_table(of.verdict.config)],
     )  # fmt: skip
 
 
@@ -194,7 +148,7 @@ def _more_patients(curve: LearningCurve | None) -> list[Section]:
     for sizes, how in ((curve.sizes, "trained"), (curve.ahead, "by the fit")):
         for one in sizes:
             interval = Interval(one.score, one.low, one.high)
-            rows.append([f"{one.patients:,}", *_scored(interval), how])
+            rows.append([f"{one.patients:,}", *scored(interval), how])
     table = Table(("groups learnt from", curve.metric, "0 to 1", ""), rows, "", frozenset({0, 1}))
     return [Section("patients", "How many more patients", paragraphs=curve_lines(curve), parts=[table])]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from automed.data.settings import Group
 from automed.results.evidence import Evidence
-from automed.results.interval import Interval
+from automed.results.interval import interval_text
 from automed.results.show import told
 
 Answer = str | Callable[[Evidence], str]
@@ -218,15 +218,6 @@ def _differences(of: Evidence) -> str:
     seen = len(of.manifest.straddling)
     overlap = f"{seen:,} of {len(of.manifest.test):,} held-out pictures, or their patients, were searched too"
     return f"held out is {of.manifest.held_out_as}; {overlap}; automed audit tells shift by class"
-
-
-def interval_text(one: Interval | None) -> str:
-    """A value with its 95 % interval."""
-    if one is None:
-        return "-"
-    if one.low is None or one.high is None:
-        return f"{one.value:.3f}"
-    return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
 
 
 _CLAIM: dict[str, tuple[str, Answer]] = {
