@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from automed.page.figure import Axis, Dots, Figure, Line, Mark, Whiskers, axis
+from automed.page.figure import Axis, Dots, Figure, Line, Mark, Shape, Whiskers, axis
 from automed.results.calibration import Bin
 from automed.results.outcome import Outcomes
 from automed.screen import span
@@ -21,25 +21,25 @@ def course(trials: Sequence[TrialRecord], metric: str, outcomes: Outcomes) -> li
     complete = [one for one in trials if one.score is not None]
     if not complete:
         return []
-    level = {one.number: value for one, value in zip(outcomes.trials, outcomes.value, strict=True)}
+    guessed = {one.number: value for one, value in zip(outcomes.trials, outcomes.guessed, strict=True)}
     cut = [
-        (one, level[one.number]) for one in trials
-        if one.state == "pruned" and math.isfinite(level.get(one.number, math.nan))
+        (one, guessed[one.number]) for one in trials
+        if one.state == "pruned" and math.isfinite(guessed.get(one.number, math.nan))
     ]  # fmt: skip
     dots = [(float(one.number), one.score or 0.0) for one in complete]
-    crosses = [(float(one.number), value) for one, value in cut]
-    best = _steps([(float(one.number), one.score or 0.0) for one in complete], float(trials[-1].number))
-    y = axis(metric, [value for _, value in dots + crosses])
+    best = _steps(dots, float(trials[-1].number))
     marks: list[Mark] = [
         Line("best so far", best, tone=2),
         Dots("complete", dots, titles=[_title(one, one.score) for one in complete]),
-        Dots("stopped early, by its folds", crosses, tone=3, shape="cross",
-             titles=[_title(one, value) for one, value in cut]),
+        _stopped("stopped early, by its folds", [one for one in cut if one[0].fold_scores], 3, "cross"),
+        _stopped("stopped in its first fold, by what that let expect",
+                 [one for one in cut if not one[0].fold_scores], 4, "ring"),
     ]  # fmt: skip
+    y = axis(metric, [value for _, value in dots] + [value for _, value in cut])
     winner = max(complete, key=lambda one: one.score or 0.0)
     alt = (
         f"{len(complete):,} complete trials scored {min(y for _, y in dots):.3f} to {winner.score:.3f}, the "
-        f"best was trial {winner.number}; {len(crosses):,} more were stopped early after a fold"
+        f"best was trial {winner.number}; {len(cut):,} more were stopped early"
     )
     number = axis("trial", [0, float(trials[-1].number)], whole=True)
     found = [Figure("Every trial", alt, number, y, [one for one in marks if _points(one)])]
@@ -47,6 +47,11 @@ def course(trials: Sequence[TrialRecord], metric: str, outcomes: Outcomes) -> li
     if len({score for _, score in best}) > 1 and timed and timed[-1][0] > 0:
         found.append(_time_figure(timed, metric))
     return found
+
+
+def _stopped(name: str, some: Sequence[tuple[TrialRecord, float]], tone: int, shape: Shape) -> Dots:
+    points = [(float(one.number), value) for one, value in some]
+    return Dots(name, points, tone, shape, [_title(one, value) for one, value in some])
 
 
 def _points(mark: Mark) -> bool:
@@ -106,7 +111,8 @@ def learning(file: Path, metric: str) -> list[Figure]:
     if not table:
         return []
     folds = sorted({row[0] for row in table})
-    epochs = axis("epoch", [1, max(row[1] for row in table)], low=1, whole=True)
+    end = max(row[1] for row in table)
+    epochs = axis("epoch", [1, end], low=1, high=max(end, 2), whole=True)
 
     def lines(column: int, name: str, tone: int, dashed: bool) -> list[Mark]:
         known = [row for row in table if math.isfinite(row[column])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -27,24 +27,18 @@ def surest_mistakes(told: Predictions) -> np.ndarray:
     return wrong[np.argsort(-told.probability[wrong, predicted[wrong]], kind="stable")]
 
 
-def wall_of_mistakes(
-    parts: Sequence[tuple[str, Predictions]], manifest: Manifest, read: Read,
-    seen: Mapping[int, np.ndarray] | None = None,
-) -> Wall:  # fmt: skip
+def wall_of_mistakes(parts: Sequence[tuple[str, Predictions]], manifest: Manifest, read: Read) -> Wall:
     """A row for each set of pictures.
 
     Args:
         parts: predictions and what they are called.
         manifest: the pictures.
         read: gives their pixels.
-        seen: by row of the manifest, a picture of what the network looked at, to stand beside.
     """
-    return Wall([_row(name, told, manifest, read, seen or {}) for name, told in parts])
+    return Wall([_row(name, told, manifest, read) for name, told in parts])
 
 
-def _row(
-    name: str, told: Predictions, manifest: Manifest, read: Read, seen: Mapping[int, np.ndarray]
-) -> Row:  # fmt: skip
+def _row(name: str, told: Predictions, manifest: Manifest, read: Read) -> Row:
     places, tiles = surest_mistakes(told), []
     for place in places[:SHOWN]:
         row, classes = int(told.index[place]), manifest.classes
@@ -52,8 +46,6 @@ def _row(
         true, taken = classes[told.labels[place]], classes[said]
         caption = f"{true}, taken for {taken} ({told.probability[place, said]:.2f})"
         tiles.append(_tile(manifest.items[row].path, caption, read))
-        if row in seen:
-            tiles.append(tile(seen[row], "what it looked at", f"Grad-CAM: {caption}"))
     title = f"{name}: {len(places):,} of {len(told.labels):,} wrong"
     return Row(title, tiles, max(0, len(places) - SHOWN))
 

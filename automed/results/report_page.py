@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import shlex
 from collections.abc import Sequence
 
 from automed import __version__
 from automed.data.decode import decoding
-from automed.page.parts import Badge, Cell, Lines, Page, Part, Plots, Range, Row, Section, Table, Wall
+from automed.page.parts import Badge, Cell, Lines, Page, Part, Plots, Range, Section, Table
 from automed.results import figures
 from automed.results.cells import (
     CALIBRATION_HEAD,
@@ -163,17 +162,17 @@ def _contrast_table(contrasts: Sequence[Contrast]) -> Table:
     for one in map(better_first, contrasts):
         text = f"{100 * one.difference:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
         rows.append([
-            one.knob, one.first, one.second, text,
+            f"{one.knob}: {one.first} over {one.second}", text,
             Range(one.difference, one.low, one.high, -reach, reach, f"{text} points"),
             f"{one.trials[0]} and {one.trials[1]}", str(one.pairs),
             Badge("stands", "good") if one.stands else "",
         ])  # fmt: skip
     caption = (
-        f"First less second, in points (hundredths), at equal other knobs, with 95 % intervals (grey, from "
+        f"In points (hundredths), at equal other knobs, with 95 % intervals (grey, from "
         f"{-100 * reach:.0f} to {100 * reach:.0f}); pairs of trials are alike in the rest"
     )
-    head = ("knob", "first", "second", "difference", "scale", "trials", "pairs", "")
-    return Table(head, rows, caption, frozenset({3, 5, 6}))
+    head = ("comparison", "difference", "scale", "trials", "pairs", "")
+    return Table(head, rows, caption, frozenset({1, 3, 4}))
 
 
 def _of_winner(of: Reported, winner: Winner) -> list[Section]:
@@ -267,10 +266,3 @@ def _again(of: Reported) -> Section:
         exact = [f"{name}: {word(value)}" for name, value in of.best.config.items()]
         parts.insert(0, Lines(f"Every setting of trial {of.best.number}", exact))
     return Section("again", "To repeat it", paragraphs=lines, parts=parts)
-
-
-def pictures_in(page: Page) -> int:
-    """How many pictures stand in a page."""
-    walls = [part for section in page.sections for part in section.parts if isinstance(part, Wall)]
-    rows: list[Row] = list(itertools.chain.from_iterable(wall.rows for wall in walls))
-    return sum(bool(tile.uri) for row in rows for tile in row.tiles)
