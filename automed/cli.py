@@ -274,13 +274,8 @@ def status(
 @app.command()
 def report(
     study: Named = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Where to write; default: report.html in the study's folder."),
-    ] = None,
-    form: Annotated[
-        Literal["html", "md"], typer.Option("--format", help="A page, or markdown for a paper's supplement.")
-    ] = "html",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: report.html beside it.")] = None,
+    form: Annotated[Literal["html", "md"], typer.Option("--format", help="md: for a supplement.")] = "html",
     storage: Storage = None,
     studies: Studies = _STUDIES,
 ) -> None:
