@@ -351,16 +351,15 @@ def upgrade(study: Named = None, storage: Storage = None, studies: Studies = _ST
 def dashboard(
     study: Named = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8080,
-    host: Annotated[
-        str, typer.Option(help="Anyone who reaches this address can delete the study.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Anyone who reaches this address can read it.")] = "127.0.0.1",
+    allow_edit: Annotated[bool, typer.Option("--allow-edit", help="Let it change and delete.")] = False,
     storage: Storage = None,
     studies: Studies = _STUDIES,
 ) -> None:
     """Open optuna-dashboard on a study, reachable from this machine only."""
     from automed.results.dashboard import serve_dashboard
 
-    serve_dashboard(studies, study, storage=storage, host=host, port=port)
+    serve_dashboard(studies, study, storage=storage, host=host, port=port, allow_edit=allow_edit)
 
 
 def main() -> None:

@@ -1,10 +1,16 @@
+import contextlib
+import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,3 +178,72 @@ def test_the_browser_would_tell(tmp_path: Path, chromium: Browser) -> None:
     assert seen["wide"] > 400
     assert chromium.errors
     assert "http://127.0.0.1:9/x.png" in chromium.requests
+
+
+@pytest.fixture
+def dashboard(made: Path, shell: Callable[..., Shell]) -> Iterator[str]:
+    """The address of its dashboard."""
+    process = shell(made).start("dashboard", "made-up", "--port", "0")
+    assert process.stdout is not None
+    yield re.findall(r"http://\S+", process.stdout.readline())[0]
+    process.terminate()
+    process.communicate(timeout=60)
+
+
+def details(dashboard: str) -> tuple[str, dict[str, Any]]:
+    address = dashboard.replace("/dashboard/", "/api/") + "?after=0"
+    with urllib.request.urlopen(address) as answer:
+        return address.partition("?")[0], json.load(answer)
+
+
+def test_the_dashboard_has_notes_and_plots_that_the_database_has_not(made: Path, dashboard: str) -> None:
+    _, told = details(dashboard)
+    assert len(told["trials"]) == 45
+    for one in told["trials"]:
+        assert one["note"]["body"].startswith(f"**Trial {one['number']}: {one['state'].lower()}**")
+    assert "is the best accuracy of" in told["note"]["body"]
+    titles = [
+        json.loads(one["graph_object"])["layout"]["title"]["text"] for one in told["plotly_graph_objects"]
+    ]
+    assert titles[0] == "Every trial"
+    database = made / "studies" / "made-up" / "study.db"
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        kept = connection.execute("SELECT key FROM study_system_attributes").fetchall()
+    assert [key for (key,) in kept if "note" in key or "plotly" in key] == []
+
+
+def test_nobody_writes_through_the_dashboard(dashboard: str) -> None:
+    address, _ = details(dashboard)
+    for method in ("DELETE", "PUT", "POST"):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(urllib.request.Request(address, method=method))
+    assert details(dashboard)[1]["name"] == "made-up"
+
+
+def test_who_may_edit_may_delete(copy: Path, shell: Callable[..., Shell]) -> None:
+    process = shell(copy).start("dashboard", "made-up", "--port", "0", "--allow-edit")
+    assert process.stdout is not None
+    try:
+        address, _ = details(re.findall(r"http://\S+", process.stdout.readline())[0])
+        with urllib.request.urlopen(urllib.request.Request(address, method="DELETE")) as answer:
+            assert answer.status == 204
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+def test_a_real_browser_shows_the_dashboard_and_leaves_this_machine_alone(
+    dashboard: str, chromium: Browser
+) -> None:
+    chromium.open(f"{dashboard}/note")
+    for _ in range(100):
+        text = chromium.run("document.body.innerText")
+        if "is the best accuracy of" in text:
+            break
+        chromium.run("new Promise((then) => setTimeout(then, 200))")
+    assert "is the best accuracy of" in text
+    home = dashboard.partition("/dashboard")[0]
+    asked = [one for one in chromium.requests if not one.startswith(("data:", "blob:"))]
+    assert asked
+    assert [one for one in asked if not one.startswith(home)] == []
