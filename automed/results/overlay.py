@@ -72,6 +72,7 @@ class Overlay:
             self._told = done, study_note(self._opened, records), _plots(records, metric)
         if not told["note"]["body"]:
             told["note"]["body"] = self._told[1]
+        told["objective_names"] = told.get("objective_names") or [metric]
         told["plotly_graph_objects"] += [
             {"id": f"automed-{number}", "graph_object": json.dumps(plotly(figure))}
             for number, figure in enumerate(self._told[2])
@@ -121,7 +122,7 @@ def plotly(figure: Figure) -> dict[str, Any]:
     }
     return {
         "data": [_trace(mark) for mark in figure.marks],
-        "layout": {"title": {"text": figure.title}, **axes},
+        "layout": {"title": {"text": figure.title}, **axes, "legend": {"orientation": "h", "y": -0.25}},
     }
 
 

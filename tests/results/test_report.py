@@ -206,6 +206,7 @@ def test_the_dashboard_has_notes_and_plots_that_the_database_has_not(made: Path,
         json.loads(one["graph_object"])["layout"]["title"]["text"] for one in told["plotly_graph_objects"]
     ]
     assert titles[0] == "Every trial"
+    assert told["objective_names"] == ["accuracy"]
     database = made / "studies" / "made-up" / "study.db"
     with contextlib.closing(sqlite3.connect(database)) as connection:
         kept = connection.execute("SELECT key FROM study_system_attributes").fetchall()
