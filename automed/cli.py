@@ -288,6 +288,20 @@ def status(
 
 
 @app.command()
+def report(
+    study: Named = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: report.html beside it.")] = None,
+    form: Annotated[Literal["html", "md"], typer.Option("--format", help="md: for a supplement.")] = "html",
+    storage: Storage = None,
+    studies: Studies = _STUDIES,
+) -> None:
+    """Write what came of a search as one file that needs nothing else, for a reader who was not there."""
+    from automed.results.report import write_report
+
+    typer.echo(f"written: {write_report(studies, study, out, form, storage=storage)}")
+
+
+@app.command()
 def calibrate(
     study: Named = None,
     coverage: Annotated[
@@ -350,16 +364,15 @@ def upgrade(study: Named = None, storage: Storage = None, studies: Studies = _ST
 def dashboard(
     study: Named = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8080,
-    host: Annotated[
-        str, typer.Option(help="Anyone who reaches this address can delete the study.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Anyone who reaches this address can read it.")] = "127.0.0.1",
+    allow_edit: Annotated[bool, typer.Option("--allow-edit", help="Let it change and delete.")] = False,
     storage: Storage = None,
     studies: Studies = _STUDIES,
 ) -> None:
     """Open optuna-dashboard on a study, reachable from this machine only."""
     from automed.results.dashboard import serve_dashboard
 
-    serve_dashboard(studies, study, storage=storage, host=host, port=port)
+    serve_dashboard(studies, study, storage=storage, host=host, port=port, allow_edit=allow_edit)
 
 
 def main() -> None:

@@ -55,12 +55,13 @@ def test_the_first_command_searches_the_phantom(tmp_path: Path, shell: MakeShell
 
 def test_the_commands_of_daily_use(images: Path, shell: MakeShell, weights: Path) -> None:
     here = shell(images.parent, AUTOMED_WEIGHTS=str(weights))
-    init, check, search, status, dashboard = (words(command) for command in USE)
+    init, check, search, status, report, dashboard = (words(command) for command in USE)
     here.run(*init, "--cpu")
     assert "knobs" in here.run(*check)
     assert search[-2:] == ["--trials", "200"]
     assert "Winner" in here.run(*search[:-1], "1")
     assert "1 complete" in here.run(*status)
+    assert "report.html" in here.run(*report)
     served = here.start(*dashboard, "--port", "0")
     assert "http://127.0.0.1:" in served.stdout.readline()
     served.terminate()

@@ -95,3 +95,11 @@ def optimizer_names() -> frozenset[str]:
 def has_momentum(name: str) -> bool:
     """Whether an optimiser takes `momentum`."""
     return "has_momentum=True" in _optimizers().get(name, "")
+
+
+def family(name: str) -> str:
+    """What kind of network it is, as people say: plain, ResNet, ViT, or else what timm calls its module."""
+    if name in PLAIN:
+        return "plain"
+    home = _timm_homes().get(name, name)
+    return {"resnet": "ResNet", "vision_transformer": "ViT", "deit": "ViT"}.get(home, home)

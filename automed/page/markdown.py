@@ -1,10 +1,10 @@
-"""A page -> markdown, for a paper's supplement; pictures are named, not shown, and scales left out."""
+"""A page -> markdown, for a paper's supplement; pictures are named, plots told in words, scales left out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from automed.page.parts import Badge, Cell, Lines, Page, Part, Range, Table
+from automed.page.parts import Badge, Cell, Heat, Lines, Page, Part, Plots, Range, Table
 
 
 def to_markdown(page: Page) -> str:
@@ -30,6 +30,8 @@ def _part(part: Part) -> Iterator[str]:
         yield from grid([part.head[k] for k in shown], [[_text(row[k]) for k in shown] for row in part.rows])
     elif isinstance(part, Lines):
         yield from (f"{part.title}:", "", *(f"- {_plain(line)}" for line in part.lines))
+    elif isinstance(part, Plots):
+        yield from (_plain(f"- {figure.title}: {figure.alt}") for figure in part.figures)
     else:
         for row in part.rows:
             yield _plain(f"- {row.title}: {', '.join(tile.caption for tile in row.tiles)}")
@@ -51,6 +53,8 @@ def _drawn(column: Sequence[Cell]) -> bool:
 def _text(cell: Cell) -> str:
     if isinstance(cell, Badge):
         return cell.word
+    if isinstance(cell, Heat):
+        return cell.text
     return cell.alt if isinstance(cell, Range) else cell
 
 

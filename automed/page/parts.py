@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from automed.page.figure import Figure
+
 Tone = Literal["bad", "warn", "info", "good"]
 
 
@@ -33,12 +35,23 @@ class Range:
         return round(100 * min(1.0, max(0.0, (value - self.start) / (self.end - self.start))), 2)
 
 
-Cell = str | Badge | Range
+@dataclass(frozen=True)
+class Heat:
+    """A figure on a ground that is the darker the larger its `share`, 0 to 1."""
+
+    text: str
+    share: float
+
+
+Cell = str | Badge | Range | Heat
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below a head; `right` names the columns of numbers, `anchors` what each row leads to."""
+    """Rows of cells below a head.
+
+    `right` names the columns of numbers, `wide` those of sentences, `anchors` what each row leads to.
+    """
 
     part: ClassVar = "table"
     head: Sequence[str]
@@ -46,6 +59,7 @@ class Table:
     caption: str = ""
     right: frozenset[int] = frozenset()
     anchors: Sequence[str] = ()
+    wide: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,15 @@ class Lines:
     lines: Sequence[str]
 
 
-Part = Table | Wall | Lines
+@dataclass(frozen=True)
+class Plots:
+    """Figures side by side, one below the other where there is no room."""
+
+    part: ClassVar = "plots"
+    figures: Sequence[Figure]
+
+
+Part = Table | Wall | Lines | Plots
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jinja2
 
-from automed.page.parts import Badge, Page, Range
+from automed.page.figure import HEIGHT, WIDTH
+from automed.page.parts import Badge, Heat, Page, Range
 
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("automed.page"),
@@ -15,6 +16,8 @@ _ENVIRONMENT = jinja2.Environment(
 )
 _ENVIRONMENT.tests["badge"] = lambda cell: isinstance(cell, Badge)
 _ENVIRONMENT.tests["range"] = lambda cell: isinstance(cell, Range)
+_ENVIRONMENT.tests["heat"] = lambda cell: isinstance(cell, Heat)
+_ENVIRONMENT.globals.update(width=WIDTH, height=HEIGHT)
 
 
 def render(page: Page) -> str:

@@ -22,7 +22,7 @@ from automed.results.certificate_page import certificate_page, curve_lines, doub
 from automed.results.certify import FILE, Certificate, Wanted, certify
 from automed.results.evidence import gather
 from automed.results.explain import full_verdict
-from automed.results.guidelines import interval_text
+from automed.results.interval import interval_text
 from automed.results.learning_curve import PARTS, LearningCurve, trainings
 from automed.results.status import find_study
 from automed.screen import make_console, progress_bar, span

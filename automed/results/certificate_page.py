@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 
 from automed import __version__
 from automed.page.parts import Badge, Cell, Lines, Page, Part, Range, Section, Table
-from automed.results.calibration import Measured
+from automed.results.cells import (
+    CALIBRATION_HEAD,
+    class_table,
+    confusion_table,
+    headline,
+    measured,
+    score_table,
+    scored,
+    search_text,
+    settings_table,
+    space_table,
+    temperature_text,
+)
 from automed.results.certify import Certificate
 from automed.results.evidence import Evidence
-from automed.results.guidelines import Item, claim, interval_text, tripod
+from automed.results.guidelines import Item, claim, tripod
 from automed.results.honest import Honest
-from automed.results.interval import Interval
+from automed.results.interval import Interval, interval_text
 from automed.results.learning_curve import LearningCurve
-from automed.results.show import told, verdict_lines
-from automed.results.verdict import Scored
+from automed.results.show import verdict_lines
 
 
 def certificate_page(evidence: Evidence) -> Page:
@@ -45,32 +55,11 @@ def _score(of: Evidence) -> Section:
     honest, metric = of.verdict.honest, of.experiment.study.metric
     if honest is None:
         return Section("score", f"Score ({metric})", paragraphs=["The choice could not be corrected for."])
-    fresh, suspected = of.certificate.on_fresh, of.certificate.suspected_patients
-    rows: list[list[Cell]] = [["as it was chosen", f"{honest.naive:.3f}", "", f"{honest.groups:,}"]]
-    rows.append(["corrected for the choice", *_scored(honest.corrected), f"{honest.groups:,}"])
-    rows.append(["on fresh folds", *_scored(fresh), f"{suspected:,}"])
-    rows += [
-        [f"{one.name}{_lacking(scored)}", *_scored(one.score), f"{one.groups:,}"]
-        for one, scored in zip(honest.held_out, of.verdict.held_out, strict=True)
-    ]
-    caption = f"{metric}, 95 % intervals over resampled groups (grey, from 0 to 1)"
-    table = Table(("", metric, "", "groups"), rows, caption, frozenset({1, 3}))
-    title = f"Score: {interval_text(honest.corrected)} cross-validated"
-    whole = [
-        one.score for one, scored in zip(honest.held_out, of.verdict.held_out, strict=True)
-        if not _lacking(scored)
-    ]  # fmt: skip
-    if whole:  # the last is that without what the search had seen
-        title += f", {interval_text(whole[-1])} held out"
+    fresh = ("on fresh folds", of.certificate.on_fresh, of.certificate.suspected_patients)
+    table = score_table(of.verdict, honest, [fresh])
     badge = Badge("leak: do not believe it", "bad") if of.certificate.leak else None
     lines = [*verdict_lines(of.verdict), *doubts(of.certificate, honest)]
-    return Section("score", title, badge, paragraphs=lines, parts=[table])
-
-
-def _lacking(scored: Scored) -> str:
-    """That a score is one over fewer classes, for there are no pictures of the others."""
-    there = sum(recall is not None for recall in scored.recall)
-    return "" if there == len(scored.recall) else f" ({there} of {len(scored.recall)} classes)"
+    return Section("score", f"Score: {headline(of.verdict, honest)}", badge, paragraphs=lines, parts=[table])
 
 
 def doubts(certificate: Certificate, honest: Honest | None) -> list[str]:
@@ -102,12 +91,6 @@ def doubts(certificate: Certificate, honest: Honest | None) -> list[str]:
     return lines
 
 
-def _scored(one: Interval | None) -> tuple[str, Cell]:
-    if one is None or one.low is None or one.high is None:
-        return interval_text(one), ""
-    return interval_text(one), Range(one.value, one.low, one.high, 0, 1, interval_text(one))
-
-
 def _sanity(of: Evidence) -> Section:
     certificate = of.certificate
     rows: list[list[Cell]] = [
@@ -118,48 +101,34 @@ def _sanity(of: Evidence) -> Section:
         ]
         for number, one in enumerate(certificate.shuffled, 1)
     ]  # fmt: skip
+    badge, title = leak_badge(certificate)
     lines = []
-    if not rows:
-        badge, title = Badge("not tried", "warn"), "Shuffled labels"
-    elif certificate.leak:
-        badge, title = Badge("leak", "bad"), "Shuffled labels are learnt, so something tells them"
-    elif not certificate.beats_chance:
-        badge, title = Badge("cannot tell", "warn"), "The winner itself hardly beats chance"
+    if rows and not certificate.leak and not certificate.beats_chance:
         lines.append(
             f"It scores {interval_text(certificate.on_fresh)} on fresh folds, within what chance gives: "
             "where so little is learnt, no leak could show."
         )
-    else:
-        badge, title = Badge("no leak seen", "good"), "Shuffled labels score chance"
     caption = f"{certificate.metric} on labels dealt anew among patients; grey: 99 of 100 cases by chance"
     table = Table(("", "score", "by chance", "0 to 1", ""), rows, caption, frozenset({1, 2}))
     return Section("sanity", title, badge, lines, parts=[table] if rows else [])
 
 
+def leak_badge(certificate: Certificate) -> tuple[Badge, str]:
+    """Whether something leaks, in a word and in a line."""
+    if not certificate.shuffled:
+        return Badge("not tried", "warn"), "Shuffled labels"
+    if certificate.leak:
+        return Badge("leak", "bad"), "Shuffled labels are learnt, so something tells them"
+    if not certificate.beats_chance:
+        return Badge("cannot tell", "warn"), "The winner itself hardly beats chance"
+    return Badge("no leak seen", "good"), "Shuffled labels score chance"
+
+
 def _classes(of: Evidence) -> Section:
-    parts: list[Part] = []
-    for part in of.parts:
-        rows = [
-            [
-                one.name, interval_text(one.sensitivity), interval_text(one.specificity),
-                interval_text(one.precision), f"{one.pictures:,}", f"{one.groups:,}",
-            ]
-            for one in part.classes
-        ]  # fmt: skip
-        head = ("class", "sensitivity", "specificity", "precision", "pictures", "groups")
-        parts.append(Table(head, rows, part.name, frozenset(range(1, 6))))
-    for scored in (of.verdict.cross_validated, *of.verdict.held_out[-1:]):
-        parts.append(_confusion(scored, of.manifest.classes))
+    parts: list[Part] = [class_table(part.name, part.classes) for part in of.parts]
+    both = (of.verdict.cross_validated, *of.verdict.held_out[-1:])
+    parts += [confusion_table(one, of.manifest.classes) for one in both]
     return Section("classes", "Each class", parts=parts)
-
-
-def _confusion(scored: Scored, classes: Sequence[str]) -> Table:
-    rows = [
-        [name, *(f"{count:,}" for count in counts)]
-        for name, counts in zip(classes, scored.confusion, strict=True)
-    ]
-    caption = f"{scored.name}: true class in rows, predicted in columns"
-    return Table(("", *classes), rows, caption, frozenset(range(1, len(classes) + 1)))
 
 
 def _subgroups(of: Evidence) -> list[Section]:
@@ -167,7 +136,7 @@ def _subgroups(of: Evidence) -> list[Section]:
     metric = of.experiment.study.metric
     for part in of.parts:
         rows = [
-            [one.column, one.value, *_scored(one.scored.score), f"{one.classes}",
+            [one.column, one.value, *scored(one.scored.score), f"{one.classes}",
              f"{one.scored.pictures:,}", f"{one.scored.groups:,}"]
             for one in part.subgroups
         ]  # fmt: skip
@@ -182,22 +151,11 @@ def _subgroups(of: Evidence) -> list[Section]:
 
 def _calibration(of: Evidence) -> Section:
     rows = [row for part in of.parts for row in (
-        [part.name, *_measured(part.measured)], ["at the temperature", *_measured(part.scaled)],
+        [part.name, *measured(part.measured)], ["at the temperature", *measured(part.scaled)],
     )]  # fmt: skip
-    head = ("", "calibration error", "by chance", "Brier score", "log loss")
-    table = Table(head, rows, "95 % intervals over resampled groups", frozenset(range(1, 5)))
-    value = of.temperature.value
-    sure = "too sure of itself" if value > 1 else "not sure enough"
-    text = f"Temperature {value:.2f}: {of.temperature.reason or f'the network is {sure}'}."
+    table = Table(CALIBRATION_HEAD, rows, "95 % intervals over resampled groups", frozenset(range(1, 5)))
+    text = temperature_text(of.temperature)
     return Section("calibration", "Calibration", paragraphs=[text], parts=[table])
-
-
-def _measured(one: Measured) -> list[str]:
-    error = one.top_label
-    return [
-        interval_text(Interval(error.value, error.low, error.high)), f"{error.chance:.3f}",
-        interval_text(one.brier), f"{one.log_loss:.3f}",
-    ]  # fmt: skip
 
 
 def _data(of: Evidence) -> Section:
@@ -214,19 +172,9 @@ def _data(of: Evidence) -> Section:
 
 
 def _search(of: Evidence) -> Section:
-    states = Counter(one.state for one in of.trials)
-    study = of.experiment.study
-    text = (
-        f"{len(of.trials):,} trials: {states['complete']:,} complete, {states['pruned']:,} pruned, "
-        f"{states['failed']:,} failed; {study.sampler} proposed them, the mean {study.metric} over "
-        f"{of.folds.count} folds chose."
-    )
-    space = [[name, word] for name, _, word in (line.partition(": ") for line in of.experiment.space.lines())]
     return Section(
-        "search", "What was searched", paragraphs=[text],
-        parts=[Table(("setting", "what was tried"), space), Table(("setting", "the winner's"), [
-            list(pair) for pair in told(of.verdict.config)
-        ])],
+        "search", "What was searched", paragraphs=[search_text(of.experiment, of.folds, of.trials)],
+        parts=[space_table(of.experiment), settings_table(of.verdict.config)],
     )  # fmt: skip
 
 
@@ -242,7 +190,7 @@ def _more_patients(curve: LearningCurve | None) -> list[Section]:
     for sizes, how in ((curve.sizes, "trained"), (curve.ahead, "by the fit")):
         for one in sizes:
             interval = Interval(one.score, one.low, one.high)
-            rows.append([f"{one.patients:,}", *_scored(interval), how])
+            rows.append([f"{one.patients:,}", *scored(interval), how])
     table = Table(("groups learnt from", curve.metric, "0 to 1", ""), rows, "", frozenset({0, 1}))
     return [Section("patients", "How many more patients", paragraphs=curve_lines(curve), parts=[table])]
 
@@ -289,7 +237,8 @@ def _guideline(anchor: str, name: str, items: Sequence[Item]) -> Section:
     ]  # fmt: skip
     caption = "Topics in short; the published list has the full text"
     title = f"{name}: of {len(items)} items {whole} are answered here, {partly} in part"
-    return Section(anchor, title, parts=[Table(("item", "topic", "answer", ""), rows, caption)])
+    table = Table(("item", "topic", "answer", ""), rows, caption, wide=frozenset({2}))
+    return Section(anchor, title, parts=[table])
 
 
 def _state(item: Item) -> Cell:

@@ -11,6 +11,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import typer
 
 from automed.errors import StudyError
+from automed.results.overlay import Overlay
 from automed.results.status import find_study
 from automed.study.embedded import served
 from automed.study.open import OpenStudy, reopen_study
@@ -21,7 +22,9 @@ class _Quiet(WSGIRequestHandler):
         """Every refresh of the page would be a line."""
 
 
-def serve_dashboard(studies: Path, name: str | None, *, storage: str | None, host: str, port: int) -> None:
+def serve_dashboard(
+    studies: Path, name: str | None, *, storage: str | None, host: str, port: int, allow_edit: bool = False
+) -> None:
     """Serve until Ctrl-C.
 
     Raises:
@@ -31,20 +34,22 @@ def serve_dashboard(studies: Path, name: str | None, *, storage: str | None, hos
     with (
         served(storage, folder) as url,
         contextlib.closing(reopen_study(folder, storage=url)) as opened,
-        _server(opened, host, port) as server,
+        _server(opened, host, port, allow_edit) as server,
     ):
         if not _is_loopback(host):
-            typer.echo(f"Anyone who reaches {host} can read and delete this study.", err=True)
+            verb = "read and delete" if allow_edit else "read"
+            typer.echo(f"Anyone who reaches {host} can {verb} this study.", err=True)
         address = f"http://{host}:{server.server_port}/dashboard/studies/{opened.study._study_id}"
         typer.echo(f"'{opened.name}' at {address} (Ctrl-C ends it)")
         server.serve_forever()
 
 
-def _server(opened: OpenStudy, host: str, port: int) -> WSGIServer:
+def _server(opened: OpenStudy, host: str, port: int, allow_edit: bool) -> WSGIServer:
     from optuna_dashboard import wsgi
 
     try:
-        return make_server(host, port, wsgi(opened.study._storage), handler_class=_Quiet)
+        app = Overlay(wsgi(opened.study._storage), opened, allow_edit=allow_edit)
+        return make_server(host, port, app, handler_class=_Quiet)
     except (OSError, OverflowError) as error:
         raise StudyError(f"cannot serve on {host}:{port}: {error}; try --port 0") from None
 

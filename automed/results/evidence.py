@@ -84,10 +84,27 @@ def gather(
     Raises:
         AutomedError: the winner's predictions are not on this machine, or damaged.
     """
-    study, folder = opened.experiment.study, opened.folder
     trials = record.records(opened.study)
+    parts, temperature = measure_parts(opened.folder, manifest, opened.experiment, verdict)
+    return Evidence(
+        experiment=opened.experiment, manifest=manifest, folds=folds, trials=trials,
+        verdict=verdict, certificate=certificate, parts=parts, temperature=temperature,
+        warnings=brief(manifest), signs=Signs(opened, trials).lines(),
+        unused=_kinds(manifest, opened.experiment)[1], pins=pin_lines(opened.experiment, manifest, folds),
+        versions=opened.study.user_attrs.get(VERSIONS, {}), versions_here=installed(),
+    )  # fmt: skip
+
+
+def measure_parts(
+    folder: Path, manifest: Manifest, experiment: Experiment, verdict: Verdict
+) -> tuple[list[Judged], Temperature]:
+    """Score the winner out of fold and held out, and fit its temperature, from the study's folder.
+
+    Raises:
+        AutomedError: the winner's predictions are not on this machine, or damaged.
+    """
+    study, kinds = experiment.study, _kinds(manifest, experiment)[0]
     trial = folder / "trials" / record.folder_name(verdict.trial)
-    kinds, unused = _kinds(manifest, opened.experiment)
     told = read_predictions(trial / "out_of_fold.npz", manifest)
     scaled, temperature = calibration.cross_fit(told.probability, told.labels, told.fold)
     parts = [_part(verdict.cross_validated.name, told, scaled, manifest, kinds, study.metric, study.seed)]
@@ -96,18 +113,12 @@ def gather(
             name, one, calibration.scale(one.probability, temperature.value), manifest, kinds, study.metric,
             study.seed,
         )
-        for name, one in _held_out(folder / "winner" / "test.npz", manifest)
+        for name, one in held_out_predictions(folder, manifest)
     ]  # fmt: skip
-    return Evidence(
-        experiment=opened.experiment, manifest=manifest, folds=folds, trials=trials,
-        verdict=verdict, certificate=certificate, parts=parts, temperature=temperature,
-        warnings=brief(manifest), signs=Signs(opened, trials).lines(),
-        pins=pin_lines(opened.experiment, manifest, folds),
-        versions=opened.study.user_attrs.get(VERSIONS, {}), versions_here=_installed(), unused=unused,
-    )  # fmt: skip
+    return parts, temperature
 
 
-def _installed() -> dict[str, str]:
+def installed() -> dict[str, str]:
     """What else a score may hang on, as it is here and now."""
     packages = ("timm", "torchvision", "numpy", "scikit-learn", "albumentations")
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
@@ -122,10 +133,15 @@ def _kinds(manifest: Manifest, experiment: Experiment) -> tuple[dict[str, np.nda
         return {}, []
 
 
-def _held_out(file: Path, manifest: Manifest) -> list[tuple[str, Answers]]:
+def held_out_predictions(folder: Path, manifest: Manifest) -> list[tuple[str, Answers]]:
+    """What the refitted winner said of all held-out pictures, and of those new to the search; by name.
+
+    Raises:
+        AutomedError: it is not on this machine, or damaged.
+    """
     if not len(manifest.test):
         return []
-    whole = read_predictions(file, manifest)
+    whole = read_predictions(folder / "winner" / "test.npz", manifest)
     return [
         (name, Answers(whole.index[some], whole.labels[some], whole.groups[some],
                            whole.probability[some], whole.fold))

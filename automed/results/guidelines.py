@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from automed.data.settings import Group
 from automed.results.evidence import Evidence
-from automed.results.interval import Interval
+from automed.results.interval import interval_text
 from automed.results.show import told
 from automed.space.knob import word
 
@@ -237,15 +237,6 @@ def _differences(of: Evidence) -> str:
         f"has a copy, or what was declared to be the same patient, and of {shared:,} a suspected patient, by "
         "names and near copies"
     )
-
-
-def interval_text(one: Interval | None) -> str:
-    """A value with its 95 % interval."""
-    if one is None:
-        return "-"
-    if one.low is None or one.high is None:
-        return f"{one.value:.3f}"
-    return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
 
 
 _CLAIM: dict[str, tuple[str, Answer]] = {

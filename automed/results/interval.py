@@ -18,6 +18,15 @@ class Interval(msgspec.Struct, frozen=True):
     high: float | None
 
 
+def interval_text(one: Interval | None) -> str:
+    """A value with its 95 % interval."""
+    if one is None:
+        return "-"
+    if one.low is None or one.high is None:
+        return f"{one.value:.3f}"
+    return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
+
+
 def draw_groups(stratum: np.ndarray, count: int, rng: np.random.Generator, *, fewer: int = 0) -> np.ndarray:
     """How often each group is drawn in `count` bootstrap samples: (count, groups), float32.
 

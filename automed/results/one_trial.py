@@ -45,7 +45,7 @@ def print_trial(opened: OpenStudy, trials: Sequence[TrialRecord], number: int, c
         searched = "cyan" if name in trial.params else "dim"
         config.add_row(Text("  " + name), Text(value, searched))
     console.print(config)
-    for line in [*_score_lines(trial, opened.experiment.study.metric), _cost_line(trial), *signs.told(trial)]:
+    for line in [*score_lines(trial, opened.experiment.study.metric), cost_line(trial), *signs.told(trial)]:
         console.print(Text(line), soft_wrap=True)
 
 
@@ -54,7 +54,8 @@ def state(one: TrialRecord) -> str:
     return "interrupted" if one.state == "running" and abandoned(one.lease) else one.state
 
 
-def _score_lines(trial: TrialRecord, metric: str) -> list[str]:
+def score_lines(trial: TrialRecord, metric: str) -> list[str]:
+    """What it scored, or how far it came and why it ended, a line each."""
     lines = []
     if trial.score is not None:
         lines.append(f"{metric} {trial.score:.4f}, on average over its folds")
@@ -76,7 +77,8 @@ def _of_all(trial: TrialRecord) -> str:
     return f" ({ended} of {trial.folds} folds)" if ended < trial.folds else ""
 
 
-def _cost_line(trial: TrialRecord) -> str:
+def cost_line(trial: TrialRecord) -> str:
+    """What it took, in one line."""
     parts = [f"{span(trial.seconds)} of training"]
     if trial.result.peak_memory:
         parts.append(f"at most {size_text(trial.result.peak_memory)} of memory")

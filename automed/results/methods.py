@@ -1,0 +1,58 @@
+"""What a paper's methods section has to say of a search, as sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from automed import __version__
+from automed.results.reported import Reported
+from automed.space.knob import word
+
+
+def methods(of: Reported) -> list[str]:
+    """Two paragraphs: how was searched, and how was scored."""
+    study, manifest, states = of.experiment.study, of.manifest, Counter(one.state for one in of.trials)
+    groups = len(set(manifest.groups[manifest.search].tolist()))
+    held = (
+        f" {len(manifest.test):,} pictures were held out ({manifest.held_out_as}), never seen by the search."
+        if len(manifest.test) else " No pictures were held out."
+    )  # fmt: skip
+    searched = ", ".join(knob.name for knob in of.experiment.space.searched) or "nothing"
+    pruned = (
+        f"; {states['pruned']:,} were stopped early, by rungs within the first fold and a paired comparison "
+        "with the best trial on the same folds"
+        if states["pruned"] else ""
+    )  # fmt: skip
+    how = {"tpe": "a tree-structured Parzen estimator", "random": "uniform sampling"}[study.sampler]
+    first = (
+        f"Networks were searched with automed {__version__} (torch {of.versions.get('torch', '')}, timm "
+        f"{of.versions.get('timm', '')}, Optuna {of.versions.get('optuna', '')}). {len(manifest.search):,} "
+        f"pictures of {groups:,} groups and {len(manifest.classes)} classes were divided into "
+        f"{of.folds.count} stratified folds that split no group (seed {study.seed}).{held} "
+        f"{len(of.trials):,} configurations were proposed by {how} over {searched}; "
+        f"{states['complete']:,} were cross-validated to the end{pruned}."
+    )
+    return [first, *_scored(of)]
+
+
+def _scored(of: Reported) -> list[str]:
+    if of.winner is None:
+        return []
+    verdict = of.winner.verdict
+    honest = verdict.honest
+    settings = ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {word(value)}"
+        for name, value in (of.best.params if of.best is not None else {}).items()
+    )
+    text = (
+        f"The configuration with the best mean {verdict.metric} over the folds was chosen "
+        f"({settings or 'all fixed'}) and refitted on all searched pictures for {verdict.epochs} epochs."
+    )
+    if honest is not None:
+        text += (
+            f" Its cross-validated score was corrected for the choice among {honest.trials:,} trials by "
+            f"bootstrap bias-corrected cross-validation (Tsamardinos et al. 2018; {honest.replicates:,} "
+            "resamplings of whole groups); 95 % intervals are Wilson's, with the number of groups that the "
+            "variance is worth."
+        )
+    return [text]
