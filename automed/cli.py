@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from automed import __version__
+from automed.cli_model import app as model_app
 from automed.errors import AutomedError
+from automed.options import STUDIES, Coverage, Named, Storage, Studies
 
 if TYPE_CHECKING:
     from automed.study.limits import Limits
@@ -28,11 +30,6 @@ Space = Annotated[
     typer.Option(help="A space file, or the name of a shipped one (brain, brain_cpu, phantom, minimal)."),
 ]
 DataPath = Annotated[Path | None, typer.Option(help="A folder of images, a CSV or an npz file.")]
-Studies = Annotated[Path, typer.Option(help="The folder that holds the studies.", envvar="AUTOMED_STUDIES")]
-Storage = Annotated[
-    str | None,
-    typer.Option(help="A database URL instead of studies/NAME/study.db.", envvar="AUTOMED_STORAGE"),
-]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes that train: by default one a GPU, or one a core.")
 ]
@@ -69,9 +66,6 @@ LauncherOption = Annotated[
         metavar="KEY=VALUE", help="For the cluster, such as slurm_partition=gpu; may be given again."
     ),
 ]
-Named = Annotated[str | None, typer.Argument(help="The study; may be left out where there is only one.")]
-
-_STUDIES = Path("studies")
 
 
 def _show_version(wanted: bool) -> None:
@@ -110,7 +104,7 @@ def search(
     launcher: Launcher = "local",
     launcher_option: LauncherOption = None,
     storage: Storage = None,
-    studies: Studies = _STUDIES,
+    studies: Studies = STUDIES,
 ) -> None:
     """Search for the best model; without --space, on a synthetic set that is drawn on the spot."""
     from automed.search import Wish, run_search
@@ -154,7 +148,7 @@ def worker(
     launcher_option: LauncherOption = None,
     studies: Annotated[
         Path | None,
-        typer.Option(help="Where to work, instead of the study's own folder.", envvar="AUTOMED_STUDIES"),
+        typer.Option(help="Where to work, instead of the study's own folder.", envvar="AUTOMEDSTUDIES"),
     ] = None,
 ) -> None:
     """Join a study from this machine; refuses other images, another space, other versions."""
@@ -263,7 +257,7 @@ def status(
         int | None, typer.Option(min=0, help="One trial alone: its settings, scores, costs, what stands out.")
     ] = None,
     storage: Storage = None,
-    studies: Studies = _STUDIES,
+    studies: Studies = STUDIES,
 ) -> None:
     """Show how far a study is and what it has found, at any time."""
     from automed.results.status import show_status
@@ -274,9 +268,7 @@ def status(
 @app.command()
 def calibrate(
     study: Named = None,
-    coverage: Annotated[
-        float, typer.Option(min=0.5, max=0.99, help="How often a prediction set holds the true class.")
-    ] = 0.9,
+    coverage: Coverage = 0.9,
     sensitivity: Annotated[
         float | None, typer.Option(min=0.5, max=0.99, help="Of the class given by --of; 0.95 if left out.")
     ] = None,
@@ -284,7 +276,7 @@ def calibrate(
         str | None, typer.Option(metavar="CLASS", help="The class that must not be missed.")
     ] = None,
     storage: Storage = None,
-    studies: Studies = _STUDIES,
+    studies: Studies = STUDIES,
 ) -> None:
     """Tell how far the winner's probabilities may be trusted, and which labels to look at; trains nothing."""
     from automed.results.calibrate import Wish
@@ -306,7 +298,7 @@ def certify(
         bool, typer.Option(help="Train on fewer patients too, and look ahead to more of them.")
     ] = True,
     storage: Storage = None,
-    studies: Studies = _STUDIES,
+    studies: Studies = STUDIES,
 ) -> None:
     """Train the winner again on fresh folds, shuffled labels and fewer patients; exit code 1: a leak."""
     from automed.results.certificate import run_certify
@@ -320,7 +312,7 @@ def certify(
 
 
 @app.command()
-def upgrade(study: Named = None, storage: Storage = None, studies: Studies = _STUDIES) -> None:
+def upgrade(study: Named = None, storage: Storage = None, studies: Studies = STUDIES) -> None:
     """Bring the database of a study up to the installed Optuna, after a backup."""
     from automed.results.status import find_study
     from automed.study.embedded import served
@@ -341,12 +333,15 @@ def dashboard(
         str, typer.Option(help="Anyone who reaches this address can delete the study.")
     ] = "127.0.0.1",
     storage: Storage = None,
-    studies: Studies = _STUDIES,
+    studies: Studies = STUDIES,
 ) -> None:
     """Open optuna-dashboard on a study, reachable from this machine only."""
     from automed.results.dashboard import serve_dashboard
 
     serve_dashboard(studies, study, storage=storage, host=host, port=port)
+
+
+app.add_typer(model_app)
 
 
 def main() -> None:

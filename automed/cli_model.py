@@ -1,0 +1,57 @@
+"""What you type once a search is over, to have and to use a model; rooms are imported as in `cli.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from automed.options import STUDIES, Coverage, Named, Storage, Studies
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+ModelFolder = Annotated[Path, typer.Argument(help="A model folder, of `automed fit` or `automed ensemble`.")]
+
+
+@app.command()
+def fit(
+    study: Named = None,
+    folds: Annotated[
+        bool, typer.Option(help="The models of the folds, trained again, instead of one refitted on all.")
+    ] = False,
+    coverage: Coverage = 0.9,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The folder; by default studies/NAME/model.")
+    ] = None,
+    storage: Storage = None,
+    studies: Studies = STUDIES,
+) -> None:
+    """Make a model folder of a study's winner: weights, calibration, prediction sets, outlier score."""
+    from automed.results.fit import run_fit
+
+    run_fit(studies, study, folds=folds, coverage=coverage, out=out, storage=storage)
+
+
+@app.command()
+def predict(
+    model: ModelFolder,
+    images: Annotated[
+        list[Path], typer.Argument(help="Folders, pictures, CSV files with a column path, npz files.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where to write; .csv, or .parquet (needs automed[parquet]).")
+    ] = Path("predictions.csv"),
+    tta: Annotated[
+        Literal["none", "flips"],
+        typer.Option(help="Average over flipped pictures, as far as training knew them."),
+    ] = "none",
+) -> None:
+    """Predict pictures, however many: label, probabilities, prediction set, outliers; tells broken ones."""
+    from automed.model.predict import predict_files
+    from automed.screen import make_console, progress_bar
+
+    with progress_bar(make_console(), "predicting") as advance:
+        tally = predict_files(model, images, out, flip=tta == "flips", progress=advance)
+    typer.echo(f"{tally.pictures:,} pictures, {tally.broken:,} could not be read, {tally.flagged:,} outliers")
+    typer.echo(f"written: {out}")
