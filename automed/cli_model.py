@@ -34,6 +34,23 @@ def fit(
 
 
 @app.command()
+def ensemble(
+    study: Named = None,
+    members: Annotated[int, typer.Option(min=1, max=25, help="How many different trials at most.")] = 5,
+    coverage: Coverage = 0.9,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The folder; by default studies/NAME/ensemble.")
+    ] = None,
+    storage: Storage = None,
+    studies: Studies = STUDIES,
+) -> None:
+    """Choose trials that are better together, score them beside the best single one, save them as a model."""
+    from automed.results.ensemble import run_ensemble
+
+    run_ensemble(studies, study, members=members, coverage=coverage, out=out, storage=storage)
+
+
+@app.command()
 def predict(
     model: ModelFolder,
     images: Annotated[

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from automed.data.folds import Folds
 from automed.data.manifest import Manifest
@@ -61,7 +62,7 @@ def run_fit(
             raise StudyError(f"'{opened.name}' has no complete trial yet, so there is nothing to fit")
         fitted = fit(opened, winner, out, folds=folds, coverage=coverage, console=console)
     for line in fitted_lines(fitted):
-        console.print(line, soft_wrap=True)
+        console.print(Text(line), soft_wrap=True)
     return fitted
 
 
@@ -189,12 +190,18 @@ def verdict_scores(verdict: Verdict) -> list[Score]:
 
 def fitted_lines(fitted: Fitted) -> list[str]:
     """What was made, in words."""
-    card = fitted.card
-    lines = [f"{card.source.made}; temperature {card.temperature:.3g}"]
+    lines = card_lines(fitted.card)
     if fitted.deviation is not None:
         near = "as the trial's" if fitted.deviation == 0 else f"off by at most {fitted.deviation:.2g}"
-        lines.append(f"the folds were trained again; their out-of-fold probabilities are {near}")
-    lines += score_lines(card)
+        lines.insert(1, f"the folds were trained again; their out-of-fold probabilities are {near}")
+    return [*lines, f"written: {fitted.folder}"]
+
+
+def card_lines(card: Card, *, with_scores: bool = True) -> list[str]:
+    """What a model is, in words."""
+    lines = [f"{card.source.made}; temperature {card.temperature:.3g}"]
+    if with_scores:
+        lines += score_lines(card)
     found = card.outliers
     if found is not None:
         who = "which the network that judged them had not seen" if found.unseen else (
@@ -205,7 +212,6 @@ def fitted_lines(fitted: Fitted) -> list[str]:
         )
         if found.held_out is not None:
             lines.append(f"of the held-out pictures that are new, {found.held_out:.1%} are flagged")
-    lines.append(f"written: {fitted.folder}")
     return lines
 
 
