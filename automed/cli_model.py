@@ -63,12 +63,37 @@ def predict(
         Literal["none", "flips"],
         typer.Option(help="Average over flipped pictures, as far as training knew them."),
     ] = "none",
+    onnx: Annotated[
+        Path | None, typer.Option(help="Run this file, exported from the model, in its place.")
+    ] = None,
 ) -> None:
     """Predict pictures, however many: label, probabilities, prediction set, outliers; tells broken ones."""
     from automed.model.predict import predict_files
     from automed.screen import make_console, progress_bar
 
     with progress_bar(make_console(), "predicting") as advance:
-        tally = predict_files(model, images, out, flip=tta == "flips", progress=advance)
+        tally = predict_files(model, images, out, flip=tta == "flips", onnx=onnx, progress=advance)
     typer.echo(f"{tally.pictures:,} pictures, {tally.broken:,} could not be read, {tally.flagged:,} outliers")
     typer.echo(f"written: {out}")
+
+
+@app.command()
+def export(
+    model: ModelFolder,
+    form: Annotated[
+        Literal["onnx", "torchscript"], typer.Option("--format", help="ONNX needs automed[export].")
+    ] = "onnx",
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Real pictures to check it on; may be given again.")
+    ] = None,
+    int8: Annotated[bool, typer.Option(help="Compute with whole numbers: smaller, less exact.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file; by default one in the model folder.")
+    ] = None,
+) -> None:
+    """Write a model as one file for another runtime, and tell how far that is from torch."""
+    from automed.model.export import export_model, report_lines
+
+    report = export_model(model, form, out=out, images=tuple(images or ()), int8=int8)
+    for line in report_lines(report):
+        typer.echo(line)

@@ -17,6 +17,7 @@ from automed.data.decode import BadPictureError, decoding
 from automed.data.prepare import Way
 from automed.data.scan import Progress, workers
 from automed.data.stream import Picture, open_stream
+from automed.errors import ModelError
 from automed.model.card import Card
 from automed.model.loaded import LoadedModel, Predicted
 from automed.model.table import Row, Sink, open_sink, refuse_ending
@@ -52,7 +53,7 @@ class Tally:
 
 def predict_files(
     folder: Path, sources: Sequence[Path], out: Path, *,
-    flip: bool = False, progress: Progress | None = None,
+    flip: bool = False, onnx: Path | None = None, progress: Progress | None = None,
 ) -> Tally:  # fmt: skip
     """Predict pictures with the model in a folder, and write a row for each.
 
@@ -61,6 +62,7 @@ def predict_files(
         sources: folders, pictures, CSV files with a column `path`, npz files.
         out: a .csv or .parquet file.
         flip: average over the flips that training knew.
+        onnx: the file that was exported from the model, to run in its place.
         progress: hears of (pictures predicted, pictures in all).
 
     Raises:
@@ -69,9 +71,17 @@ def predict_files(
     """
     refuse_ending(out)
     stream = open_stream(sources)
-    model = LoadedModel(folder, flip=flip)
+    if onnx is not None and flip:
+        raise ModelError("an ONNX file does not average over flips: leave --tta or --onnx out")
+    model = LoadedModel(folder, flip=flip) if onnx is None else _exported(folder, onnx)
     with open_sink(out, model.card.classes) as sink:
         return predict(model, stream, stream.count, sink, progress)
+
+
+def _exported(folder: Path, file: Path) -> Predictor:
+    from automed.model.exported import ExportedModel
+
+    return ExportedModel(folder, file)
 
 
 def predict(

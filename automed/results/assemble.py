@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from automed.config import TrialConfig, from_flat
 from automed.data.augment import strengths_of
@@ -190,7 +190,7 @@ def _outliers(
         held_out.append(outliers.distances(tested, reference.astype(np.float32)) / scales[-1])
         said.append(seen.probability[len(seen.probability) - len(manifest.test) :])
         file = folder / f"reference-{number}.safetensors"
-        save_file({"features": torch.from_numpy(reference)}, file)
+        file.write_bytes(save({"features": torch.from_numpy(reference)}))
         kept.append(msgspec.structs.replace(member, reference=file.name, reference_sha256=sha256(file)))
         if tell is not None:
             tell(number + 1, len(parts))
