@@ -2,8 +2,8 @@
 
 The graph takes pictures as they are prepared, (N, size, size, C) uint8, and holds everything after that:
 scaling, normalisation, the networks, their mean, the temperature. What comes before stays outside, for it
-cannot be exact in a graph: decoding, cropping, CLAHE, and the resize, whose filter is Pillow's. `pictures` in the
-file's metadata says how each input is prepared; `automed.data.prepare.prepare` is what does it.
+cannot be exact in a graph: decoding, cropping, CLAHE, and the resize, whose filter is Pillow's. `pictures` in
+the file's metadata says how each input is prepared; `automed.data.prepare.prepare` is what does it.
 
 The metadata names the study's data by its fingerprint and the model by its identity, so that a file is not
 taken for one of another model. It is no signature.
@@ -220,7 +220,7 @@ def _torchscript(model: LoadedModel, pictures: Arrays, label: Label) -> bytes:
 
 
 def _whole_numbers(content: bytes, pictures: Arrays, label: Label) -> bytes:
-    """Weights and values as int8, their ranges from real pictures (static quantisation, a scale a channel)."""
+    """Weights and values as int8, ranges from real pictures (static quantisation, a scale a channel)."""
     import tempfile
 
     import onnx

@@ -1,9 +1,9 @@
 """Which trials to average, from what each said of pictures that it had not been trained on.
 
 **Greedy selection with replacement** (Caruana, Niculescu-Mizil, Crew & Ksikes 2004, "Ensemble selection
-from libraries of models"): begin with the best trial, add the one that makes the mean of all taken so
-far best, the same one again if need be, and keep the best mean that was met on the way. As their later work advises
-(Caruana, Munson & Niculescu-Mizil 2006), only the better part of the library takes part.
+from libraries of models"): begin with the best trial, add the one that makes the mean of all taken so far
+best, the same one again if need be, and keep the best mean that was met on the way. As their later work
+advises (Caruana, Munson & Niculescu-Mizil 2006), only the better part of the library takes part.
 
 **Honest scores.** The selection looks at labels, so its own score flatters it. For every fold the choice is
 made anew on the pictures of all other folds, and scored on those of this one; so is everything that the
