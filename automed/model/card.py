@@ -144,7 +144,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def identity(self) -> str:
         """A digest of what predicts: the members, how they are combined, the classes, the study's data."""
-        told = [self.classes, self.members, self.combine, self.temperature, self.source.data]
+        networks = [[one.sha256, one.share] for one in self.members]
+        told = [self.classes, networks, self.combine, self.temperature, self.source.data]
         return hashlib.sha256(msgspec.json.encode(told)).hexdigest()
 
 
@@ -161,7 +162,8 @@ def versions() -> dict[str, str]:
 
 def write_card(folder: Path, card: Card) -> None:
     """Write `card.json`, whole or not at all."""
-    tree = {**msgspec.to_builtins(card), "digest": _digest(card)}
+    tree = msgspec.to_builtins(card)
+    tree["digest"] = _digest(tree)
     with replacing(folder / CARD) as stream:
         stream.write(msgspec.json.format(msgspec.json.encode(tree)))
 
@@ -188,19 +190,20 @@ def read_card(folder: Path) -> Card:
         message = f"has the format {tree.get('format_version')!r}, and this automed knows {VERSION}"
         raise ModelError(Fault(message, file=str(file), hint="install the automed that wrote it"))
     digest = tree.pop("digest", None)
+    own = _digest(tree)  # of what stands there: a field that came later must not change it
     try:
         card = msgspec.convert(tree, Card)
     except msgspec.ValidationError as error:
         raise ModelError(Fault(f"is damaged: {_line(error)}", file=str(file))) from None
-    if digest != _digest(card):
+    if digest != own:
         raise ModelError(Fault("was changed after it was written: its digest does not fit", file=str(file)))
     if why := _contradiction(card):
         raise ModelError(Fault(f"contradicts itself: {why}", file=str(file)))
     return card
 
 
-def _digest(card: Card) -> str:
-    return hashlib.sha256(msgspec.json.encode(card)).hexdigest()
+def _digest(tree: dict[str, Any]) -> str:
+    return hashlib.sha256(msgspec.json.encode(tree)).hexdigest()
 
 
 def _line(error: Exception) -> str:
