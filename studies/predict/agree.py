@@ -3,7 +3,7 @@
     automed export MODEL --images IMAGES
     python studies/predict/agree.py --model MODEL --images IMAGES
 
-timm alone knows of automed only the card and the weights; the pictures it is shown are decoded with Pillow here.
+timm alone knows of automed only the card and the weights; its pictures are decoded with Pillow here.
 """
 
 from __future__ import annotations
