@@ -15,7 +15,6 @@ import argparse
 import csv
 import itertools
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -102,36 +101,49 @@ WAYS: dict[str, Callable[[LoadedModel, Path, Path], None]] = {
 }  # fmt: skip
 
 
+def speed(asked: argparse.Namespace, place: Path) -> list[list[str]]:
+    """Pictures a second of every way, and the ratio of `predict` to it in the same turn."""
+    model = LoadedModel(asked.model)
+    some = linked(asked.images, place / "some", asked.pictures)
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    for turn in range(TURNS + 1):  # the first one warms up
+        for name, way in WAYS.items():
+            began = time.perf_counter()
+            way(model, some, place / "p.csv")
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+    rows = []
+    for name, each in seconds.items():
+        ratios = [other / own for own, other in zip(seconds["predict"], each, strict=True)]
+        rows.append([name, "pictures a second", f"{asked.pictures / statistics.median(each):.1f}"])
+        told = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        rows.append([f"predict / {name}", "ratio of paces, median of turns", told])
+    return rows
+
+
+def memory(asked: argparse.Namespace, place: Path) -> list[list[str]]:
+    """The peak of a process that predicts so many pictures."""
+    held = [peak(asked.model, linked(asked.images, place / str(n), n), place / "p.csv") for n in asked.counts]
+    rows = [[f"{n} pictures", "peak MB", f"{mb:.0f}"] for n, mb in zip(asked.counts, held, strict=True)]
+    return [*rows, [f"{asked.counts[1]} / {asked.counts[0]} pictures", "ratio", f"{held[1] / held[0]:.3f}"]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--only", choices=["speed", "memory"])
     parser.add_argument("--counts", type=int, nargs=2, default=[2000, 20000])
     parser.add_argument("--pictures", type=int, default=1000, help="for the speed")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as place:
-        out = Path(place) / "p.csv"
-        model = LoadedModel(asked.model)
-        some = linked(asked.images, Path(place) / "some", asked.pictures)
-        seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-        for turn in range(TURNS + 1):  # the first one warms up
-            for name, way in WAYS.items():
-                began = time.perf_counter()
-                way(model, some, out)
-                if turn:
-                    seconds[name].append(time.perf_counter() - began)
-        for name, each in seconds.items():
-            ratio = statistics.median(o / a for a, o in zip(seconds["predict"], each, strict=True))
-            pace = f"{asked.pictures / statistics.median(each):.1f}"
-            rows.append([name, "pictures a second", pace])
-            rows.append([f"predict / {name}", "ratio of paces, median of turns", f"{ratio:.3f}"])
-            print(*rows[-2], *rows[-1], flush=True)
-        held = [peak(asked.model, linked(asked.images, Path(place) / str(n), n), out) for n in asked.counts]
-        rows += [[f"{n} pictures", "peak MB", f"{mb:.0f}"] for n, mb in zip(asked.counts, held, strict=True)]
-        rows.append([f"{asked.counts[1]} / {asked.counts[0]}", "ratio", f"{held[1] / held[0]:.3f}"])
-        print(*rows[-3:], f"(this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB)")
+        for measured in (speed, memory):
+            if asked.only in (None, measured.__name__):
+                rows += measured(asked, Path(place))
+    for row in rows:
+        print(*row, sep="; ")
     if asked.out:
         with asked.out.open("w", newline="") as stream:
             csv.writer(stream, lineterminator="\n").writerows([["what", "of", "value"], *rows])
