@@ -83,7 +83,7 @@ def test_nothing_is_decoded_where_all_is_there(
 ) -> None:
     asked = space("{clahe: [0, 2]}")
     take_stock(asked, pictures, 50).prepare()
-    monkeypatch.setattr(room, "decode_file", lambda file: pytest.fail("decoded again"))
+    monkeypatch.setattr("automed.data.scan.decode_file", lambda file: pytest.fail("decoded again"))
     take_stock(asked, pictures, 50).prepare()
 
 
