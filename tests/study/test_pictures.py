@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from automed.data import cache
-from automed.data import images as room
 from automed.data.images import kinds
 from automed.data.manifest import Manifest, read_manifest
 from automed.data.phantom import draw_phantom
