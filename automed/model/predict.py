@@ -112,6 +112,8 @@ def _prepared(model: Predictor, pictures: Iterable[Picture]) -> Generator[Prepar
             return picture.path, model.prepare(picture.read())
         except BadPictureError as error:
             return picture.path, str(error)
+        except MemoryError:
+            return picture.path, "does not fit into memory"
 
     waiting: deque[Future[Prepared]] = deque()
     pool = ThreadPoolExecutor(workers())

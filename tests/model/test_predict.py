@@ -164,6 +164,23 @@ def test_distances_leave_out_what_is_of_the_same_patient() -> None:
     assert np.isfinite(unit(np.array([[np.nan, np.inf], [0, 0]]))).all()
 
 
+def test_a_picture_that_fits_no_memory_is_a_row_too(
+    folds: Path, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted((fitted / "images" / "Testing").rglob("*.png"))[:3]
+    prepare = LoadedModel.prepare
+
+    def full(model: LoadedModel, pixels: np.ndarray) -> list[np.ndarray]:
+        if pixels.shape == (9, 9):
+            raise MemoryError
+        return prepare(model, pixels)
+
+    monkeypatch.setattr(LoadedModel, "prepare", full)
+    Image.new("L", (9, 9)).save(tmp_path / "large.png")
+    predict_files(folds, [files[0], tmp_path / "large.png", files[1]], tmp_path / "p.csv")
+    assert [row["reason"] for row in rows_of(tmp_path / "p.csv")] == ["", "does not fit into memory", ""]
+
+
 @pytest.mark.parametrize(
     ("out", "said"),
     [("p.txt", "written as .csv or .parquet"), ("gone/p.csv", "there is no such folder to write to")],
