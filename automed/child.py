@@ -19,6 +19,10 @@ line an event (`automed.study.attempt` is the other end)::
     -> {"event": "epoch", ...}                                            <- {"go": true}
     -> {"event": "done"}
 
+    <- {"do": "folds", "study": FOLDER, "trial": FOLDER, "out": FOLDER, "seed": 0, "number": 42,
+        "best_epochs": {"0": 7, "2": 9}, "micro_batch": null}
+    -> as for "refit"; leaves fold-0.safetensors and fold-0.npz of each fold that was asked for
+
     <- {"do": "profile", "epochs": 2, ...}     the rest as for "train"; only so many epochs of the first fold
     -> {"event": "begun"} and so on
     -> {"event": "done", "profile": {...}, ...}
@@ -49,6 +53,7 @@ import numpy as np
 from safetensors.torch import save_file
 
 from automed.config import TrialConfig
+from automed.data.cache import replacing
 from automed.errors import TrialError, UserError, out_of_memory
 from automed.job import CHECKPOINT, open_job
 from automed.models.build import check_network
@@ -57,7 +62,7 @@ from automed.result import Epoch, FoldResult
 from automed.train.checkpoint import CANNOT_WRITE
 from automed.train.learner import Learner
 from automed.train.memory import SHARING, cap_memory, reuse_memory, share_of_gpu
-from automed.trial import refit, run_trial, write_result
+from automed.trial import refit, run_trial, train_folds, write_result
 
 
 class Line:
@@ -189,10 +194,36 @@ def _refit(line: Line, request: dict[str, Any]) -> dict[str, Any]:
         config, study, remote,
         seed=request["seed"], number=request["number"], epochs=epochs, micro_batch=request["micro_batch"],
     )  # fmt: skip
-    state = {name: value.contiguous() for name, value in learner.module.state_dict().items()}
-    save_file(state, out / "model.safetensors", metadata=_card(learner, config, manifest.classes))
+    _save(learner, config, manifest.classes, out / "model.safetensors")
     np.savez_compressed(out / "test.npz", index=manifest.test, probability=probabilities)
     return {}
+
+
+def _folds(line: Line, request: dict[str, Any]) -> dict[str, Any]:
+    study, out = Path(request["study"]), Path(request["out"])
+    manifest, folds, job = open_job(study)
+    config = _config(Path(request["trial"]))
+    remote = _Remote(line, epochs=config.train.epochs, folds=folds.count, metric=job.metric)
+
+    def keep(fold: int, learner: Learner, probability: np.ndarray) -> None:
+        part = out / f"fold-{fold}.part"
+        _save(learner, config, manifest.classes, part)
+        _, validation = folds.split(fold)
+        with replacing(out / f"fold-{fold}.npz") as file:
+            np.savez_compressed(file, index=validation, probability=probability)
+        part.replace(out / f"fold-{fold}.safetensors")  # last: where it stands, the fold is whole
+
+    train_folds(
+        config, study, remote, keep, seed=request["seed"], number=request["number"],
+        best_epochs={int(fold): epoch for fold, epoch in request["best_epochs"].items()},
+        micro_batch=request["micro_batch"],
+    )  # fmt: skip
+    return {}
+
+
+def _save(learner: Learner, config: TrialConfig, classes: tuple[str, ...], file: Path) -> None:
+    state = {name: value.contiguous() for name, value in learner.module.state_dict().items()}
+    save_file(state, file, metadata=_card(learner, config, classes))
 
 
 def _check(line: Line, request: dict[str, Any]) -> dict[str, Any]:
@@ -225,7 +256,7 @@ def _line(error: UserError) -> str:
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-_VERBS = {"train": _train, "profile": _profile, "refit": _refit, "check": _check}
+_VERBS = {"train": _train, "profile": _profile, "refit": _refit, "folds": _folds, "check": _check}
 
 
 def answer(line: Line, request: dict[str, Any]) -> None:

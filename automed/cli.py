@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from automed import __version__
+from automed.cli_model import app as model_app
 from automed.errors import AutomedError
+from automed.options import STUDIES, Named, Storage, Studies
 
 if TYPE_CHECKING:
     from automed.study.limits import Limits
@@ -28,11 +30,6 @@ Space = Annotated[
     typer.Option(help="A space file, or the name of a shipped one (brain, brain_cpu, phantom, minimal)."),
 ]
 DataPath = Annotated[Path | None, typer.Option(help="A folder of images, a CSV or an npz file.")]
-Studies = Annotated[Path, typer.Option(help="The folder that holds the studies.", envvar="AUTOMED_STUDIES")]
-Storage = Annotated[
-    str | None,
-    typer.Option(help="A database URL instead of studies/NAME/study.db.", envvar="AUTOMED_STORAGE"),
-]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes that train: by default one a GPU, or one a core.")
 ]
@@ -69,9 +66,6 @@ LauncherOption = Annotated[
         metavar="KEY=VALUE", help="For the cluster, such as slurm_partition=gpu; may be given again."
     ),
 ]
-Named = Annotated[str | None, typer.Argument(help="The study; may be left out where there is only one.")]
-
-_STUDIES = Path("studies")
 
 
 def _show_version(wanted: bool) -> None:
@@ -110,7 +104,7 @@ def search(
     launcher: Launcher = "local",
     launcher_option: LauncherOption = None,
     storage: Storage = None,
-    studies: Studies = _STUDIES,
+    studies: Studies = STUDIES,
 ) -> None:
     """Search for the best model; without --space, on a synthetic set that is drawn on the spot."""
     from automed.search import Wish, run_search
@@ -154,7 +148,7 @@ def worker(
     launcher_option: LauncherOption = None,
     studies: Annotated[
         Path | None,
-        typer.Option(help="Where to work, instead of the study's own folder.", envvar="AUTOMED_STUDIES"),
+        typer.Option(help="Where to work, instead of the study's own folder.", envvar="AUTOMEDSTUDIES"),
     ] = None,
 ) -> None:
     """Join a study from this machine; refuses other images, another space, other versions."""
@@ -279,7 +273,7 @@ def status(
         int | None, typer.Option(min=0, help="One trial alone: its settings, scores, costs, what stands out.")
     ] = None,
     storage: Storage = None,
-    studies: Studies = _STUDIES,
+    studies: Studies = STUDIES,
 ) -> None:
     """Show how far a study is and what it has found, at any time."""
     from automed.results.status import show_status
@@ -288,66 +282,7 @@ def status(
 
 
 @app.command()
-def report(
-    study: Named = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: report.html beside it.")] = None,
-    form: Annotated[Literal["html", "md"], typer.Option("--format", help="md: for a supplement.")] = "html",
-    storage: Storage = None,
-    studies: Studies = _STUDIES,
-) -> None:
-    """Write what came of a search as one file that needs nothing else, for a reader who was not there."""
-    from automed.results.report import write_report
-
-    typer.echo(f"written: {write_report(studies, study, out, form, storage=storage)}")
-
-
-@app.command()
-def calibrate(
-    study: Named = None,
-    coverage: Annotated[
-        float, typer.Option(min=0.5, max=0.99, help="How often a prediction set holds the true class.")
-    ] = 0.9,
-    sensitivity: Annotated[
-        float | None, typer.Option(min=0.5, max=0.99, help="Of the class given by --of; 0.95 if left out.")
-    ] = None,
-    of: Annotated[
-        str | None, typer.Option(metavar="CLASS", help="The class that must not be missed.")
-    ] = None,
-    storage: Storage = None,
-    studies: Studies = _STUDIES,
-) -> None:
-    """Tell how far the winner's probabilities may be trusted, and which labels to look at; trains nothing."""
-    from automed.results.calibrate import Wish
-    from automed.results.calibrate import calibrate as assess
-    from automed.results.show_calibration import print_calibration
-    from automed.screen import make_console
-
-    found, folder = assess(studies, study, Wish(coverage, sensitivity, of), storage=storage)
-    print_calibration(found, make_console())
-    typer.echo(f"\nwritten: {folder / 'calibration.json'}, {folder / 'label_problems.csv'}")
-
-
-@app.command()
-def certify(
-    study: Named = None,
-    deals: Annotated[int, typer.Option(min=1, help="Trainings on fresh folds.")] = 1,
-    shuffles: Annotated[int, typer.Option(min=0, help="Trainings on shuffled labels.")] = 1,
-    curve: Annotated[
-        bool, typer.Option(help="Train on fewer patients too, and look ahead to more of them.")
-    ] = True,
-    storage: Storage = None,
-    studies: Studies = _STUDIES,
-) -> None:
-    """Train the winner again on fresh folds, shuffled labels and fewer patients; exit code 1: a leak."""
-    from automed.results.certificate import run_certify
-    from automed.results.certify import Wanted
-
-    certificate = run_certify(studies, study, Wanted(deals, shuffles, curve), storage=storage)
-    raise typer.Exit(int(certificate.leak))
-
-
-@app.command()
-def upgrade(study: Named = None, storage: Storage = None, studies: Studies = _STUDIES) -> None:
+def upgrade(study: Named = None, storage: Storage = None, studies: Studies = STUDIES) -> None:
     """Bring the database of a study up to the installed Optuna, after a backup."""
     from automed.results.status import find_study
     from automed.study.embedded import served
@@ -367,12 +302,15 @@ def dashboard(
     host: Annotated[str, typer.Option(help="Anyone who reaches this address can read it.")] = "127.0.0.1",
     allow_edit: Annotated[bool, typer.Option("--allow-edit", help="Let it change and delete.")] = False,
     storage: Storage = None,
-    studies: Studies = _STUDIES,
+    studies: Studies = STUDIES,
 ) -> None:
     """Open optuna-dashboard on a study, reachable from this machine only."""
     from automed.results.dashboard import serve_dashboard
 
     serve_dashboard(studies, study, storage=storage, host=host, port=port, allow_edit=allow_edit)
+
+
+app.add_typer(model_app)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ AutomedError                     exit code 1: something broke that the user coul
 │   ├── SpaceError               the YAML file
 │   ├── DataError                the images, the CSV or the npz file
 │   ├── WeightsError             a pretrained weight file is missing, damaged or of another network
+│   ├── ModelError               a model folder is damaged, was tampered with, or cannot do what was asked
 │   └── StudyError               no such study, or it was pinned to other data, space or folds
 ├── TrialError                   one trial cannot be trained; the search goes on
 └── Interrupted                  exit code 130: the user asked to stop
@@ -97,6 +98,10 @@ class DataError(UserError):
 
 class WeightsError(UserError):
     """A pretrained weight file is missing, damaged, or belongs to another network."""
+
+
+class ModelError(UserError):
+    """A model folder, or a file that goes with it, is not what its card says."""
 
 
 class StudyError(UserError):

@@ -11,6 +11,7 @@ import contextlib
 import csv
 import hashlib
 import io
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,38 @@ def refit(
             if reporter.epoch(learner.advance()):
                 break
     return learner, learner.evaluate(manifest.test).decoded
+
+
+def train_folds(
+    config: TrialConfig, study: Path, reporter: Reporter, keep: Callable[[int, Learner, np.ndarray], None], *,
+    seed: int, number: int, best_epochs: Mapping[int, int], micro_batch: int | None = None,
+) -> None:  # fmt: skip
+    """Train folds of a finished trial once more, to the epoch that was its best: a trial keeps no weights.
+
+    Args:
+        config: the trial's.
+        study: the study's folder.
+        reporter: is told of every epoch.
+        keep: is handed each fold, its learner, and probabilities (m, classes) for the pictures it is
+            validated on, in the manifest's order.
+        seed: the study's.
+        number: the trial's.
+        best_epochs: which folds, and the best epoch of each, from 0.
+        micro_batch: how many images of a batch fit into memory at once; all by default.
+    """
+    _, folds, _ = open_job(study)
+    material = load_material(study, config, reporter.waiting)
+    for fold, best in best_epochs.items():
+        training, validation = folds.split(fold)
+        learner = Learner(
+            config, material, training=training, validation=validation, fold=fold, seed=(seed, number, fold),
+            plan=make_plan(config, micro_batch), waiting=reporter.waiting,
+        )  # fmt: skip
+        with contextlib.closing(learner):
+            while learner.epoch <= best:
+                if reporter.epoch(learner.advance()):
+                    return
+            keep(fold, learner, learner.evaluate(validation).decoded)
 
 
 def write_result(folder: Path, result: TrialResult) -> dict[str, Any]:

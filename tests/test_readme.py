@@ -91,8 +91,8 @@ def test_what_it_links_to_is_there() -> None:
 
 
 def test_every_command_is_in_the_readme_or_explains_itself() -> None:
-    from automed.cli import app
+    from automed.cli import app, model_app
 
-    for command in app.registered_commands:
+    for command in [*app.registered_commands, *model_app.registered_commands]:
         assert command.callback is not None
         assert f"automed {command.callback.__name__}" in README

@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 
 import cv2
@@ -32,7 +31,7 @@ from automed.data.cache import (
 )
 from automed.data.decode import BadPictureError, decoding, facts_of
 from automed.data.manifest import Item, Manifest
-from automed.data.prepare import refine, resize
+from automed.data.prepare import Way, prepare_each
 from automed.data.scan import Progress, reader, workers
 from automed.data.settings import Preprocess
 from automed.errors import DataError, Fault
@@ -41,9 +40,6 @@ VERSION = 1
 """Raise it when `prepare` changes what it returns."""
 _AHEAD = 64 << 20  # bytes of prepared pictures that may wait for their turn to be written
 _PACE = 0.5  # least seconds between two words of progress
-
-Wanted = tuple[Preprocess, int]
-"""How pictures are prepared, and to which size."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class Kind:
             return None
 
 
-def kinds(manifest: Manifest, wanted: Iterable[Wanted]) -> list[Kind]:
+def kinds(manifest: Manifest, wanted: Iterable[Way]) -> list[Kind]:
     """The kinds of prepared pictures that come of `wanted`, each once, in its order.
 
     Where every picture is grey, one channel and three are one kind, of one channel.
@@ -120,7 +116,7 @@ def load_images(
     raise DataError(Fault("the prepared pictures do not stay", file=str(kind.file), hint=ELSEWHERE))
 
 
-def prepare_images(manifest: Manifest, wanted: Sequence[Wanted], progress: Progress | None = None) -> None:
+def prepare_images(manifest: Manifest, wanted: Sequence[Way], progress: Progress | None = None) -> None:
     """Build what is missing of the prepared pictures; every picture is decoded once for all of them.
 
     Args:
@@ -205,6 +201,7 @@ def _build(manifest: Manifest, missing: Sequence[Kind], tell: Progress) -> None:
 def _preparer(manifest: Manifest, by_way: Sequence[Kind]) -> Callable[[Item], list[np.ndarray] | Fault]:
     """What decodes one picture and gives it prepared in every way, or says why it cannot be used."""
     read = reader(manifest)
+    ways = [(kind.preprocess, kind.shape[1]) for kind in by_way]
     cv2.setNumThreads(1)  # the threads are ours
 
     def work(item: Item) -> list[np.ndarray] | Fault:
@@ -214,11 +211,7 @@ def _preparer(manifest: Manifest, by_way: Sequence[Kind]) -> Callable[[Item], li
             return Fault(str(error), file=item.path)
         if facts_of(pixels, "").digest != item.digest:
             return Fault("has changed since the study was opened", file=item.path)
-        images = []
-        for preprocess, same in groupby(by_way, lambda kind: kind.preprocess):
-            refined = refine(pixels, preprocess)
-            images += [resize(refined, preprocess.channels, kind.shape[1]) for kind in same]
-        return images
+        return prepare_each(pixels, ways)
 
     return work
 

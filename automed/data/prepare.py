@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 import cv2
 import numpy as np
 from PIL import Image
 
 from automed.data.settings import Preprocess
+
+Way = tuple[Preprocess, int]
+"""How pictures are prepared, and to which size."""
 
 
 def prepare(pixels: np.ndarray, preprocess: Preprocess, size: int) -> np.ndarray:
@@ -15,6 +21,15 @@ def prepare(pixels: np.ndarray, preprocess: Preprocess, size: int) -> np.ndarray
     The aspect ratio is not kept.
     """
     return resize(refine(pixels, preprocess), preprocess.channels, size)
+
+
+def prepare_each(pixels: np.ndarray, ways: Sequence[Way]) -> list[np.ndarray]:
+    """What `prepare` gives in every way; where equal ones follow each other, what they share is done once."""
+    images = []
+    for preprocess, same in groupby(ways, lambda way: way[0]):
+        refined = refine(pixels, preprocess)
+        images += [resize(refined, preprocess.channels, size) for _, size in same]
+    return images
 
 
 def refine(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:

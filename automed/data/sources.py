@@ -84,12 +84,12 @@ def list_folder(root: Path) -> Listing:
             _list_class(folder, ALL, listing)
     _refuse_loose(root, listing)
     listing.faults = [
-        replace(fault, message=_shown(fault.message), file=_shown(fault.file)) for fault in listing.faults
+        replace(fault, message=shown(fault.message), file=shown(fault.file)) for fault in listing.faults
     ]
     return listing
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """The name as it can be printed: bytes that are not UTF-8 and control characters are spelled out."""
     spelled = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", name)
     return spelled.encode(errors="backslashreplace").decode()
@@ -105,7 +105,7 @@ def _list_class(folder: Path, split: str, listing: Listing) -> None:
     pictures = _pictures(folder)
     listing.classes.add(folder.name)
     for path in [f"{place}/{name}" for name in pictures]:
-        if _shown(path) == path:
+        if shown(path) == path:
             listing.rows.append(Row(path, folder.name, split))
         else:
             what = "holds control characters" if _CONTROL.search(path) else "is not UTF-8"
@@ -114,7 +114,7 @@ def _list_class(folder: Path, split: str, listing: Listing) -> None:
         fault = "automed does not look into a folder inside a class folder"
         listing.faults.append(Fault(fault, file=f"{place}/{inner.name}", hint="move its pictures up"))
     if not pictures:
-        others = Counter(Path(name).suffix or name for name in _names(folder, files=True))
+        others = Counter(Path(name).suffix or name for name in names_of(folder, files=True))
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
         hint = f"it holds {kinds}; automed reads {SUFFIX_WORDS}" if kinds else ""
         listing.faults.append(Fault("an empty class: there are no pictures in it", file=place, hint=hint))
@@ -128,7 +128,7 @@ def _refuse_loose(folder: Path, listing: Listing) -> None:
         listing.faults.append(Fault(message, file=place))
 
 
-def _names(folder: Path, *, files: bool) -> list[str]:
+def names_of(folder: Path, *, files: bool) -> list[str]:
     """Visible entries in order: files (and dangling links), or folders."""
     try:
         with os.scandir(folder) as entries:
@@ -146,7 +146,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _pictures(folder: Path) -> list[str]:
-    return [name for name in _names(folder, files=True) if Path(name).suffix.lower() in SUFFIXES]
+    return [name for name in names_of(folder, files=True) if Path(name).suffix.lower() in SUFFIXES]
 
 
 def _subfolders(folder: Path, root: Path, listing: Listing) -> list[Path]:
@@ -156,7 +156,8 @@ def _subfolders(folder: Path, root: Path, listing: Listing) -> list[Path]:
         if fault not in listing.faults:
             listing.faults.append(fault)
     above = {folder.resolve(), *folder.resolve().parents}
-    return [inner for name in _names(folder, files=False) if (inner := folder / name).resolve() not in above]
+    inner = [folder / name for name in names_of(folder, files=False)]
+    return [one for one in inner if one.resolve() not in above]
 
 
 def list_csv(file: Path, column: str | None, *, outside: bool = False) -> Listing:
@@ -244,13 +245,13 @@ def _read_row(cells: dict[str, str], line: int, column: str | None) -> tuple[Row
 def _place_faults(root: Path, place: str, row: Row, seen: dict[str, int], *, outside: bool) -> list[Fault]:
     """What is wrong with where a row's picture lies; `seen` tells the line of every place so far."""
     faults = []
-    shown = _shown(row.path if len(row.path) <= _LONGEST else row.path[:_LONGEST] + "...")
+    told = shown(row.path if len(row.path) <= _LONGEST else row.path[:_LONGEST] + "...")
     if reason := _unusable(root, place, outside=outside):
         hint = "data.outside: true in the YAML file allows it" if reason == _LEAVES else ""
-        faults.append(Fault(f"'{shown}' {reason}", hint=hint))
+        faults.append(Fault(f"'{told}' {reason}", hint=hint))
     first = seen.setdefault(str((root / place).absolute()), row.line)
     if first != row.line:
-        faults.append(Fault(f"'{shown}' stands in line {first} already"))
+        faults.append(Fault(f"'{told}' stands in line {first} already"))
     return faults
 
 

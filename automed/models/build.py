@@ -78,6 +78,39 @@ def build_network(
     return Network(module, anatomy, mean, std, frozen)
 
 
+def rebuild_network(model: Model, *, classes: int, channels: int) -> nn.Module:
+    """The same network with drawn weights, for weights that it was trained to: without any dropout.
+
+    Args:
+        model: name, image size, and whether it had started from pretrained weights.
+        classes: how many logits it gives.
+        channels: 1 or 3.
+
+    Raises:
+        TrialError: it cannot be built for these images.
+    """
+    arguments = timm_arguments(model, classes=classes, channels=channels)
+    if arguments is None:
+        try:
+            return build_plain(
+                model.name, classes=classes, channels=channels, image_size=model.image_size,
+                keep_pool=model.pretrained,
+            )  # fmt: skip
+        except ValueError as error:
+            raise TrialError(f"'{model.name}' cannot take these images: {error}") from None
+    name = str(arguments.pop("model_name"))
+    module: nn.Module = _create(name, arguments)
+    return module
+
+
+def timm_arguments(model: Model, *, classes: int, channels: int) -> dict[str, Any] | None:
+    """What `timm.create_model` takes to build it; None for a plain network, which timm does not know."""
+    if model.name in PLAIN:
+        return None
+    options = _options(model.name, model.image_size, channels, 0.0)
+    return {"model_name": model.name, **options, "num_classes": classes}
+
+
 def check_network(
     name: str, image_size: int, channels: int, classes: int, *, pretrained: bool, weights: WeightSource
 ) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,15 +15,12 @@ from automed.data.manifest import Manifest
 from automed.errors import AutomedError
 from automed.results.honest import Honest, judge_choice, judge_held_out
 from automed.results.predictions import load_predictions
-from automed.results.training import train_apart
+from automed.results.refit import REFITS, WEIGHTS, OnEpoch, epochs_of, train_whole, trial_folder
 from automed.results.verdict import Verdict, held_out_parts, score_held_out, score_out_of_fold
 from automed.study import record
 from automed.study.open import OpenStudy
 from automed.study.record import TrialRecord
 from automed.study.work import TRAIN
-
-OnEpoch = Callable[[int, int], None]
-"""Hears of (epochs trained, epochs in all)."""
 
 
 def standing_verdict(folder: Path, best: TrialRecord | None) -> Verdict | None:
@@ -58,6 +53,33 @@ def judge(
             verdict = msgspec.structs.replace(verdict, honest=honest)
             verdict.write(opened.folder / "winner" / "verdict.json")
         return verdict
+
+
+def refitted(
+    opened: OpenStudy, one: TrialRecord, on_epoch: OnEpoch | None = None, command: Sequence[str] = TRAIN
+) -> Path:
+    """A folder with a trial's weights, trained on all searched images, and its held-out predictions.
+
+    What was trained before is not trained again: the winner's stand in `winner/`.
+
+    Raises:
+        AutomedError: it could not be trained, or the trial's files are not on this machine.
+    """
+    if standing_verdict(opened.folder, one) is not None:
+        return opened.folder / "winner"
+    done = opened.folder / REFITS / one.folder
+    done.parent.mkdir(exist_ok=True)
+    with FileLock(opened.folder / "winner.lock"):
+        if (done / WEIGHTS).exists():
+            return done
+        trial = trial_folder(opened, one)
+        part = done.with_name(f"{done.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        train_whole(opened, one, epochs_of(trial, one), part, on_epoch, command)
+        shutil.rmtree(done, ignore_errors=True)
+        part.rename(done)
+    return done
 
 
 def _judge_choice(opened: OpenStudy, winner: TrialRecord) -> Honest | None:
@@ -100,8 +122,8 @@ def _judge(opened: OpenStudy, winner: TrialRecord, on_epoch: OnEpoch | None, chi
     out, done = opened.folder / "winner.part", opened.folder / "winner"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    epochs = _epochs(trial, winner)
-    _refit(opened, winner, epochs, out, on_epoch, child)
+    epochs = epochs_of(trial, winner)
+    train_whole(opened, winner, epochs, out, on_epoch, child)
     held_out = []
     if len(manifest.test):
         with np.load(out / "test.npz", allow_pickle=False) as kept:
@@ -121,35 +143,3 @@ def _judge(opened: OpenStudy, winner: TrialRecord, on_epoch: OnEpoch | None, chi
     shutil.rmtree(done, ignore_errors=True)
     out.rename(done)
     return verdict
-
-
-def _epochs(trial: Path, winner: TrialRecord) -> int:
-    """How long to train: as the folds did; with early stopping, the median of where they were best."""
-    if not winner.config.get("train.patience"):
-        return winner.epochs
-    told = msgspec.json.decode((trial / "result.json").read_bytes(), type=dict[str, Any])
-    best: list[int] = told["best_epochs"]
-    return round(statistics.median(best)) + 1
-
-
-def _refit(
-    opened: OpenStudy, winner: TrialRecord, epochs: int, out: Path,
-    on_epoch: OnEpoch | None, command: Sequence[str],
-) -> None:  # fmt: skip
-    trained = 0
-
-    def hear(event: dict[str, Any]) -> None:
-        nonlocal trained
-        if event["event"] == "epoch":
-            trained += 1
-            if on_epoch is not None:
-                on_epoch(trained, epochs)
-
-    request = {
-        "do": "refit", "study": str(opened.folder), "out": str(out),
-        "trial": str(opened.folder / "trials" / winner.folder),
-        "seed": opened.experiment.study.seed, "number": winner.number, "epochs": epochs,
-        "micro_batch": winner.result.plan.get("micro_batch"),
-    }  # fmt: skip
-    log = opened.folder / "logs" / "refit.log"
-    train_apart(request, log, "it refitted the winner", hear=hear, command=command)

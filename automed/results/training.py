@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from automed.errors import AutomedError
-from automed.study.machine import environment, visible_gpus
+from automed.study.machine import THREADS, environment, visible_gpus
 from automed.study.process import Child, Note, ending
 from automed.study.work import TRAIN
 
@@ -19,8 +19,9 @@ _ASKS = ("resumed", "epoch", "fold")
 
 
 def train_apart(
-    request: dict[str, Any], log_file: Path, what: str, *, hear: Hear, command: Sequence[str] = TRAIN
-) -> dict[str, Any]:
+    request: dict[str, Any], log_file: Path, what: str, *, hear: Hear, command: Sequence[str] = TRAIN,
+    threads: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Send one request to a new training process, let it run to its end, and return what it came to.
 
     Args:
@@ -29,6 +30,8 @@ def train_apart(
         what: was done, for the message of an error: `it refitted the winner`.
         hear: is told of epochs and folds, and of what they wait for.
         command: the process.
+        threads: that it computes with; by default all cores. On a processor their number decides the last
+            digits.
 
     Raises:
         AutomedError: it could not be trained.
@@ -36,7 +39,10 @@ def train_apart(
     inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("a", encoding="utf-8") as log:
-        process = Child(command, inbox, log, environment=environment(0, 1, visible_gpus()))
+        around = environment(0, 1, visible_gpus())
+        if threads is not None:
+            around |= dict.fromkeys(THREADS, str(threads))
+        process = Child(command, inbox, log, environment=around)
         try:
             process.tell(**request)
             while True:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from automed.config import TrialConfig, from_flat
 from automed.data.cache import ELSEWHERE, LIMIT, cache_limit, cache_root, most_room
-from automed.data.images import Wanted, kinds, prepare_images
+from automed.data.images import kinds, prepare_images
 from automed.data.manifest import Manifest
+from automed.data.prepare import Way
 from automed.data.scan import Progress
 from automed.errors import DataError, Fault
 from automed.settings import inspect_settings
@@ -24,7 +25,7 @@ class Stock:
     """What is prepared now. `size` is in bytes, `missing` are the kinds not there yet, `later` the others."""
 
     manifest: Manifest
-    now: tuple[Wanted, ...]
+    now: tuple[Way, ...]
     missing: int
     size: int
     later: bool
@@ -53,7 +54,7 @@ class Stock:
 def take_stock(space: SearchSpace, manifest: Manifest, trials: int) -> Stock:
     """Choose what to prepare for so many trials: what is used most, as far as the cache holds it at once."""
     uses, vague = _uses(space)
-    now: list[Wanted] = []
+    now: list[Way] = []
     size = missing = 0
     room, seen = most_room(), set()
     for wanted, _ in uses.most_common():
@@ -90,13 +91,13 @@ def refuse_crowded(space: SearchSpace, manifest: Manifest) -> None:
         raise DataError(faults, str(manifest.source))
 
 
-def _uses(space: SearchSpace) -> tuple[Counter[Wanted], bool]:
+def _uses(space: SearchSpace) -> tuple[Counter[Way], bool]:
     """How often trials will ask for each kind, and whether some kinds are too many to count."""
     settings = inspect_settings(TrialConfig)
     names = [name for name in settings if name == _SIZE or name.startswith("preprocess.")]
     defaults = {name: one.default for name, one in settings.items() if one.default is not None}
     drawn = combinations(space, names, defaults, countable=True)
-    uses: Counter[Wanted] = Counter()
+    uses: Counter[Way] = Counter()
     for values, count in drawn.items():
         config = from_flat({"model.name": "any", **dict(zip(names, values, strict=True))})
         uses[config.preprocess, config.model.image_size] += count

@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 
 from automed.data.decode import decode_file, decoding, facts_of
-from automed.data.images import Wanted, load_images, prepare_images
+from automed.data.images import load_images, prepare_images
 from automed.data.manifest import Manifest, read_manifest
-from automed.data.prepare import prepare
+from automed.data.prepare import Way, prepare
 from automed.data.settings import Data, Preprocess
 
 SIZES = (64, 96, 160, 224)
@@ -83,13 +83,13 @@ def builds(manifest: Manifest) -> dict[tuple[str, str], float]:
     """What it costs to build files, all of one decode and each of its own."""
     found = {}
     for number, sizes in WAYS.items():
-        wanted: list[Wanted] = [(Preprocess(), size) for size in sizes]
+        wanted: list[Way] = [(Preprocess(), size) for size in sizes]
         found["build, one decode for all", str(number)] = built(manifest, [wanted])
         found["build, one decode each", str(number)] = built(manifest, [[one] for one in wanted])
     return found
 
 
-def built(manifest: Manifest, turns: Iterable[list[Wanted]]) -> float:
+def built(manifest: Manifest, turns: Iterable[list[Way]]) -> float:
     """CPU milliseconds a picture of some calls to `prepare_images`, in an empty cache."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["AUTOMED_CACHE"] = folder

@@ -17,6 +17,7 @@ from PIL import Image
 
 from automed.data import cache, scan
 from automed.data import images as room
+from automed.data import prepare as preparing
 from automed.data.decode import decode_file
 from automed.data.images import kinds, load_images, prepare_images
 from automed.data.manifest import Manifest, read_manifest
@@ -199,7 +200,7 @@ def _stop_half_way(manifest: Manifest, reached: Event) -> None:
         return resize(*arguments)
 
     room.workers = lambda: 1
-    room.resize = slow
+    preparing.resize = slow
     prepare_images(manifest, WAYS)
 
 

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from automed.errors import TrialError, WeightsError
-from automed.models.build import build_network, check_network
+from automed.models.build import build_network, check_network, rebuild_network, timm_arguments
+from automed.models.catalogue import PLAIN
 from automed.models.settings import Dropout, Freeze, Model
 from automed.models.weights import WeightSource
 
@@ -83,3 +84,39 @@ def test_the_check_asks_for_the_weights() -> None:
 def test_the_check_leaves_no_meta_tensors_behind() -> None:
     check_network("resnet10t", 64, 1, 4, pretrained=False, weights=NOWHERE)
     assert build("resnet10t").module.get_parameter("fc.weight").device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "small_cnn",
+        "googlenet",
+        "alexnet_mini",
+        "vit_tiny_patch16_224",
+        "convnext_atto",
+        "tf_efficientnet_lite0",
+    ],
+)
+def test_a_network_is_built_again_for_the_weights_it_was_trained_to(name: str) -> None:
+    model = Model(name=name, image_size=64)
+    dropout = Dropout(placement="head", rate=0.5, path_rate=0.0)
+    torch.manual_seed(0)
+    trained = build_network(model, Freeze(depth=0.5), dropout, classes=3, channels=1, weights=NOWHERE).module
+    again = rebuild_network(model, classes=3, channels=1)
+    again.load_state_dict(trained.state_dict(), strict=True)
+    images = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(again.eval()(images), trained.eval()(images), atol=1e-6)
+    arguments = timm_arguments(model, classes=3, channels=1)
+    assert (arguments is None) is (name in PLAIN)
+
+
+def test_a_plain_network_that_began_with_weights_keeps_their_sizes() -> None:
+    own = {key: tuple(value.shape) for key, value in plain_state(pretrained=True).items()}
+    assert own["classifier.1.weight"] == (4096, 256 * 6 * 6)
+    assert plain_state(pretrained=False)["classifier.1.weight"].shape[1] < 256 * 6 * 6
+
+
+def plain_state(*, pretrained: bool) -> dict[str, torch.Tensor]:
+    model = Model(name="alexnet", image_size=96, pretrained=pretrained)
+    return rebuild_network(model, classes=2, channels=3).state_dict()

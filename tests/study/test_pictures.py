@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from automed.data import cache
-from automed.data import scan as reading
 from automed.data.images import kinds
 from automed.data.manifest import Manifest, read_manifest
 from automed.data.phantom import draw_phantom
@@ -83,7 +82,7 @@ def test_nothing_is_decoded_where_all_is_there(
 ) -> None:
     asked = space("{clahe: [0, 2]}")
     take_stock(asked, pictures, 50).prepare()
-    monkeypatch.setattr(reading, "decode_file", lambda file: pytest.fail("decoded again"))
+    monkeypatch.setattr("automed.data.scan.decode_file", lambda file: pytest.fail("decoded again"))
     take_stock(asked, pictures, 50).prepare()
 
 

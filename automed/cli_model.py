@@ -1,0 +1,156 @@
+"""What you type once a search is over: what came of it, and to have and use a model; rooms as in `cli.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from automed.options import STUDIES, Coverage, Named, Storage, Studies
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+ModelFolder = Annotated[Path, typer.Argument(help="A model folder, of `automed fit` or `automed ensemble`.")]
+
+
+@app.command()
+def report(
+    study: Named = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: report.html beside it.")] = None,
+    form: Annotated[Literal["html", "md"], typer.Option("--format", help="md: for a supplement.")] = "html",
+    storage: Storage = None,
+    studies: Studies = STUDIES,
+) -> None:
+    """Write what came of a search as one file that needs nothing else, for a reader who was not there."""
+    from automed.results.report import write_report
+
+    typer.echo(f"written: {write_report(studies, study, out, form, storage=storage)}")
+
+
+@app.command()
+def calibrate(
+    study: Named = None,
+    coverage: Coverage = 0.9,
+    sensitivity: Annotated[
+        float | None, typer.Option(min=0.5, max=0.99, help="Of the class given by --of; 0.95 if left out.")
+    ] = None,
+    of: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="The class that must not be missed.")
+    ] = None,
+    storage: Storage = None,
+    studies: Studies = STUDIES,
+) -> None:
+    """Tell how far the winner's probabilities may be trusted, and which labels to look at; trains nothing."""
+    from automed.results.calibrate import Wish
+    from automed.results.calibrate import calibrate as assess
+    from automed.results.show_calibration import print_calibration
+    from automed.screen import make_console
+
+    found, folder = assess(studies, study, Wish(coverage, sensitivity, of), storage=storage)
+    print_calibration(found, make_console())
+    typer.echo(f"\nwritten: {folder / 'calibration.json'}, {folder / 'label_problems.csv'}")
+
+
+@app.command()
+def certify(
+    study: Named = None,
+    deals: Annotated[int, typer.Option(min=1, help="Trainings on fresh folds.")] = 1,
+    shuffles: Annotated[int, typer.Option(min=0, help="Trainings on shuffled labels.")] = 1,
+    curve: Annotated[
+        bool, typer.Option(help="Train on fewer patients too, and look ahead to more of them.")
+    ] = True,
+    storage: Storage = None,
+    studies: Studies = STUDIES,
+) -> None:
+    """Train the winner again on fresh folds, shuffled labels and fewer patients; exit code 1: a leak."""
+    from automed.results.certificate import run_certify
+    from automed.results.certify import Wanted
+
+    certificate = run_certify(studies, study, Wanted(deals, shuffles, curve), storage=storage)
+    raise typer.Exit(int(certificate.leak))
+
+
+@app.command()
+def fit(
+    study: Named = None,
+    folds: Annotated[
+        bool, typer.Option(help="The models of the folds, trained again, instead of one refitted on all.")
+    ] = False,
+    coverage: Coverage = 0.9,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The folder; by default studies/NAME/model.")
+    ] = None,
+    storage: Storage = None,
+    studies: Studies = STUDIES,
+) -> None:
+    """Make a model folder of a study's winner: weights, calibration, prediction sets, outlier score."""
+    from automed.results.fit import run_fit
+
+    run_fit(studies, study, folds=folds, coverage=coverage, out=out, storage=storage)
+
+
+@app.command()
+def ensemble(
+    study: Named = None,
+    members: Annotated[int, typer.Option(min=1, max=25, help="How many different trials at most.")] = 5,
+    coverage: Coverage = 0.9,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The folder; by default studies/NAME/ensemble.")
+    ] = None,
+    storage: Storage = None,
+    studies: Studies = STUDIES,
+) -> None:
+    """Choose trials that are better together, score them beside the best single one, save them as a model."""
+    from automed.results.ensemble import run_ensemble
+
+    run_ensemble(studies, study, members=members, coverage=coverage, out=out, storage=storage)
+
+
+@app.command()
+def predict(
+    model: ModelFolder,
+    images: Annotated[
+        list[Path], typer.Argument(help="Folders, pictures, CSV files with a column path, npz files.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where to write; .csv, or .parquet (needs automed[parquet]).")
+    ] = Path("predictions.csv"),
+    tta: Annotated[
+        Literal["none", "flips"],
+        typer.Option(help="Average over flipped pictures, as far as training knew them."),
+    ] = "none",
+    onnx: Annotated[
+        Path | None, typer.Option(help="Run this file, exported from the model, in its place.")
+    ] = None,
+) -> None:
+    """Predict pictures, however many: label, probabilities, prediction set, outliers; tells broken ones."""
+    from automed.model.predict import predict_files
+    from automed.screen import make_console, progress_bar
+
+    with progress_bar(make_console(), "predicting") as advance:
+        tally = predict_files(model, images, out, flip=tta == "flips", onnx=onnx, progress=advance)
+    typer.echo(f"{tally.pictures:,} pictures, {tally.broken:,} could not be read, {tally.flagged:,} outliers")
+    typer.echo(f"written: {out}")
+
+
+@app.command()
+def export(
+    model: ModelFolder,
+    form: Annotated[
+        Literal["onnx", "torchscript"], typer.Option("--format", help="ONNX needs automed[export].")
+    ] = "onnx",
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Real pictures to check it on; may be given again.")
+    ] = None,
+    int8: Annotated[bool, typer.Option(help="Compute with whole numbers: smaller, less exact.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file; by default one in the model folder.")
+    ] = None,
+) -> None:
+    """Write a model as one file for another runtime, and tell how far that is from torch."""
+    from automed.model.export import export_model, report_lines
+
+    report = export_model(model, form, out=out, images=tuple(images or ()), int8=int8)
+    for line in report_lines(report):
+        typer.echo(line)
