@@ -275,7 +275,7 @@ def test_signs_stand_at_the_end_of_a_search_and_in_its_status(finished: Path, sh
 
 
 def test_status_of_one_trial(copied: Path, shell: MakeShell) -> None:
-    said = shell(copied).run("status", "--trial", "0")
+    said = shell(copied).run("status", "small", "--trial", "0")
     assert said.startswith("Trial 0 of 'small': complete\n")
     scores = json.loads((copied / "studies/small/trials/00000/result.json").read_text())["fold_scores"]
     for words in (
@@ -285,18 +285,18 @@ def test_status_of_one_trial(copied: Path, shell: MakeShell) -> None:
         assert words in said
     assert "it shows " in said or "nothing stands out" in said
     (copied / "studies/small/trials/00000/curve.csv").unlink()
-    assert "its losses are not on this machine" in shell(copied).run("status", "--trial", "0")
+    assert "its losses are not on this machine" in shell(copied).run("status", "small", "--trial", "0")
     (copied / "studies/small/folds.csv").write_text("path\n")
-    assert "signs were not looked for: " in shell(copied).run("status", "--trial", "0")
-    assert "signs were not looked for: " in shell(copied).run("status")
+    assert "signs were not looked for: " in shell(copied).run("status", "small", "--trial", "0")
+    assert "signs were not looked for: " in shell(copied).run("status", "small")
 
 
 def test_a_trial_that_is_not_there_is_one_line(finished: Path, shell: MakeShell) -> None:
-    said = shell(finished).run("status", "--trial", "12", code=2)
+    said = shell(finished).run("status", "small", "--trial", "12", code=2)
     assert said == "there is no trial 12 in the study 'small': they are numbered 0 to 2\n"
-    said = shell(finished).run("status", "--trial", "0", "--markdown", code=2)
+    said = shell(finished).run("status", "small", "--trial", "0", "--markdown", code=2)
     assert said == "--markdown is a page of the whole study: leave it or --trial out\n"
-    assert "--trial" in shell(finished).run("status", "--trial", "-1", code=2)
+    assert "--trial" in shell(finished).run("status", "small", "--trial", "-1", code=2)
 
 
 def test_status_tells_the_winner_without_torch(finished: Path, shell: MakeShell) -> None:
