@@ -70,11 +70,6 @@ class Evidence:
     versions: Mapping[str, str]
     versions_here: Mapping[str, str]
 
-    @property
-    def winner(self) -> TrialRecord:
-        """The trial that is certified."""
-        return next(one for one in self.trials if one.number == self.certificate.trial)
-
 
 def gather(
     opened: OpenStudy, manifest: Manifest, folds: Folds, verdict: Verdict, certificate: Certificate
