@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 
 import numpy as np
@@ -21,6 +22,23 @@ def tile(pixels: np.ndarray, caption: str, alt: str) -> Tile:
     """A thumbnail of pixels (H, W) or (H, W, 3), uint8, in its own shape."""
     image = Image.fromarray(pixels)
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return _tile(image, caption, alt, SIDE)
+
+
+def pair(left: np.ndarray, right: np.ndarray, caption: str, alt: str) -> Tile:
+    """Two thumbnails side by side: (H, W) or (H, W, 3), uint8, of one size."""
+    images = [Image.fromarray(one) for one in (left, right)]
+    for image in images:
+        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    width, height = images[0].size
+    both = Image.new("RGB", (2 * width, height))
+    for place, image in enumerate(images):
+        both.paste(image, (place * width, 0))
+    made = _tile(both, caption, alt, 2 * SIDE)
+    return dataclasses.replace(made, pair=True)
+
+
+def _tile(image: Image.Image, caption: str, alt: str, side: int) -> Tile:
     small = max(image.size) < _TINY
     stream = io.BytesIO()
     if small:
@@ -29,7 +47,7 @@ def tile(pixels: np.ndarray, caption: str, alt: str) -> Tile:
         image.save(stream, "JPEG", quality=_QUALITY, optimize=True)
     kind = "png" if small else "jpeg"
     data = base64.b64encode(stream.getvalue()).decode()
-    scale = max(1, SIDE // max(image.size))
+    scale = max(1, side // max(image.size))
     width, height = scale * image.width, scale * image.height
     return Tile(f"data:image/{kind};base64,{data}", width, height, caption, alt)
 
