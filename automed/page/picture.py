@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from automed.page.parts import Tile
 
@@ -55,3 +56,34 @@ def _tile(image: Image.Image, caption: str, alt: str, side: int) -> Tile:
 def missing(caption: str) -> Tile:
     """Where a picture went away: its caption alone."""
     return Tile("", SIDE, SIDE, caption, "")
+
+
+def sheet(title: str, pictures: Sequence[tuple[np.ndarray, np.ndarray, str]], across: int = 4) -> bytes:
+    """Pairs of pictures with their captions as one JPEG, `across` in a row."""
+    gap, line, pad = 12, 34, 30
+    width, height = across * (2 * SIDE + gap) + gap, SIDE + line + gap
+    page = Image.new("RGB", (width, pad + height * -(-len(pictures) // across) + gap), "#ffffff")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(11)
+    draw.text((gap, 8), title, "#1b1f24", ImageFont.load_default(13))
+    for number, (left, right, caption) in enumerate(pictures):
+        at = gap + number % across * (2 * SIDE + gap), pad + number // across * height
+        for place, pixels in enumerate((left, right)):
+            image = Image.fromarray(pixels)
+            image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+            page.paste(image, (at[0] + place * SIDE, at[1]))
+        draw.text((at[0], at[1] + SIDE + 4), _cut(caption, font), "#57606a", font)
+    stream = io.BytesIO()
+    page.save(stream, "JPEG", quality=_QUALITY)
+    return stream.getvalue()
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """A text in at most two lines of a pair's width."""
+    lines = [""]
+    for letter in text:
+        if font.getlength(lines[-1] + letter) > 2 * SIDE:
+            if len(lines) == 2:
+                return "\n".join(lines)[:-1] + "…"
+            lines.append("")
+        lines[-1] += letter
+    return "\n".join(lines)
