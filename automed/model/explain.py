@@ -22,7 +22,7 @@ from automed.data.stream import Stream, open_stream
 from automed.errors import Fault, ModelError, nearest
 from automed.model import faithful
 from automed.model.card import Card
-from automed.model.faithful import MAPS, Tested, Tests
+from automed.model.faithful import MAPS, Probe, Probes
 from automed.model.loaded import LoadedModel
 from automed.model.maps import Maps, Method, Shown, overlay, refuse_missing, show
 from automed.model.predict import batches, made_ahead
@@ -64,13 +64,13 @@ class Explained:
     empty: int = 0
     broken: list[str] = field(default_factory=list)
     walls: dict[str, list[Tile]] = field(default_factory=dict)
-    tests: Tests = field(default_factory=Tests)
+    probes: Probes = field(default_factory=Probes)
 
     def lines(self) -> list[str]:
         """Whether the maps mean anything, in words."""
-        if not self.tests.each:
+        if not self.probes.each:
             return ["Whether the maps mean anything was not tested."]
-        lines = [faithful.told(self.tests), *faithful.likeness_lines(self.tests)]
+        lines = [faithful.told(self.probes), *faithful.likeness_lines(self.probes)]
         if self.empty:
             drawn = self.pictures - self.unread
             lines.append(f"In {self.empty:,} of {drawn:,} maps nothing speaks for the class.")
@@ -176,7 +176,7 @@ class _Work:
         }  # fmt: skip
         if wanted:
             tested = self._test(shown, drawn, target, number)
-            made.tests.each.append(tested)
+            made.probes.each.append(tested)
             areas = np.stack(tested.areas, axis=1).ravel()
             row |= {name: f"{value:.5f}" for name, value in zip(_SCORES, areas, strict=True)}
             alike = _known(tested.head), _known(tested.weights)
@@ -187,14 +187,14 @@ class _Work:
             made.walls.setdefault(label, []).append(pair(shown.view, picture, caption, alt))
         return row
 
-    def _test(self, shown: Shown, drawn: np.ndarray, target: int, number: int) -> Tested:
+    def _test(self, shown: Shown, drawn: np.ndarray, target: int, number: int) -> Probe:
         if self._ignorant is None:
             self._ignorant = self._maps.scrambled(whole=False), self._maps.scrambled(whole=True)
         tested = faithful.measure(self._predict, shown, drawn, target, self._maps.side, number)
         head, weights = (
             faithful.likeness(drawn, one.draw([shown], [target])[0]) for one in self._ignorant
         )  # fmt: skip
-        return Tested(tested.deletion, tested.insertion, head, weights)
+        return Probe(tested.deletion, tested.insertion, head, weights)
 
     def _predict(self, pictures: list[np.ndarray]) -> np.ndarray:
         """Probabilities (N, classes) at the temperature."""
@@ -268,15 +268,15 @@ def _folder(out: Path) -> Iterator[Path]:
 
 def _summary(made: Explained) -> dict[str, Any]:
     """What stands in `explained.json`."""
-    tests = made.tests
+    probes = made.probes
     found: dict[str, Any] = {
         "method": made.asked.method, "of": made.asked.of, "model": made.card.identity,
         "study": made.card.source.study, "places": made.places, "without": made.without,
         "pictures": made.pictures, "unread": made.unread, "empty": made.empty,
-        "tested": len(tests.each), "said": made.lines(),
+        "tested": len(probes.each), "said": made.lines(),
     }  # fmt: skip
-    if tests.each:
-        areas = tests.areas()
+    if probes.each:
+        areas = probes.areas()
         found["areas"] = {
             name: {
                 what: _interval(faithful.mean_of(areas[:, place, column]))
@@ -284,11 +284,11 @@ def _summary(made: Explained) -> dict[str, Any]:
             }
             for place, name in enumerate(MAPS)
         }
-        found["gain"] = {name: _interval(tests.gain(name)) for name in MAPS[1:]}
-        alike = {name: tests.likeness(name) for name in ("head", "weights")}
+        found["gain"] = {name: _interval(probes.gain(name)) for name in MAPS[1:]}
+        alike = {name: probes.likeness(name) for name in ("head", "weights")}
         found["like_dealt"] = {name: _interval(one) for name, one in alike.items() if one is not None}
         found["curves"] = dict(
-            zip(("deletion", "insertion"), (one.round(5).tolist() for one in tests.curves()), strict=True)
+            zip(("deletion", "insertion"), (one.round(5).tolist() for one in probes.curves()), strict=True)
         )
     return found
 

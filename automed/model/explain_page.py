@@ -46,7 +46,7 @@ def explain_page(made: Explained) -> str:
 
 def _meaning(made: Explained) -> Section:
     parts: list[Part] = []
-    if made.tests.each:
+    if made.probes.each:
         parts = [Plots(_plots(made)), _areas(made)]
     return Section("meaning", "Do the maps mean anything?", None, [*made.lines(), _READ], parts)
 
@@ -54,7 +54,7 @@ def _meaning(made: Explained) -> Section:
 def _plots(made: Explained) -> list[Figure]:
     shares = [step / STEPS for step in range(STEPS + 1)]
     found = []
-    for what, curves in zip(("Deletion", "Insertion"), made.tests.curves(), strict=True):
+    for what, curves in zip(("Deletion", "Insertion"), made.probes.curves(), strict=True):
         marks: list[Mark] = [
             Line(_WORDS[name], list(zip(shares, curve.tolist(), strict=True)), tone, dashed=tone > 1)
             for tone, (name, curve) in enumerate(zip(MAPS, curves, strict=True), 1)
@@ -64,16 +64,16 @@ def _plots(made: Explained) -> list[Figure]:
         alt = f"mean probability with a quarter of the pixels {verb}: {', '.join(middle)}"
         across = axis(f"share of the pixels that are {verb}", [0, 1], low=0, high=1)
         up = axis("probability of the class", [0, float(np.max(curves))], low=0, high=1)
-        found.append(Figure(f"{what}, mean of {len(made.tests.each)} pictures", alt, across, up, marks))
+        found.append(Figure(f"{what}, mean of {len(made.probes.each)} pictures", alt, across, up, marks))
     return found
 
 
 def _areas(made: Explained) -> Table:
-    areas = made.tests.areas()
+    areas = made.probes.areas()
     rows = []
     for place, name in enumerate(MAPS):
         means = [faithful.mean_of(areas[:, place, column]) for column in (0, 1)]
-        gain = _text(made.tests.gain(name)) if place else ""
+        gain = _text(made.probes.gain(name)) if place else ""
         rows.append([_WORDS[name], *(_text(one) for one in means), gain])
     head = ("", "deletion (small is good)", "insertion (large is good)", "the map's lead over it")
     caption = (

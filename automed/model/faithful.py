@@ -38,7 +38,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Tested:
+class Probe:
     """One picture: the probability while pixels go, and come back, (maps, STEPS + 1) each.
 
     `head` and `weights` are how much the map is like that of the same network with a classifier, or with
@@ -57,10 +57,10 @@ class Tested:
 
 
 @dataclass
-class Tests:
+class Probes:
     """All pictures that were tested."""
 
-    each: list[Tested] = field(default_factory=list)
+    each: list[Probe] = field(default_factory=list)
 
     def areas(self) -> np.ndarray:
         """(pictures, maps, 2): deletion, insertion."""
@@ -88,7 +88,7 @@ class Tests:
 
 def measure(
     predict: Predict, shown: Shown, drawn: np.ndarray, target: int, side: int, seed: int
-) -> Tested:  # fmt: skip
+) -> Probe:  # fmt: skip
     """Test the map of one picture.
 
     Args:
@@ -119,7 +119,7 @@ def measure(
     said = predict([np.stack(views) for views in made])[:, target]
     inner = said[3:].reshape(len(orders), 2, STEPS - 1)
     ends = np.broadcast_to(said[:3], (len(orders), 3))
-    return Tested(
+    return Probe(
         deletion=np.column_stack([ends[:, 0], inner[:, 0], ends[:, 1]]),
         insertion=np.column_stack([ends[:, 2], inner[:, 1], ends[:, 0]]),
     )
@@ -147,12 +147,12 @@ def mean_of(values: np.ndarray) -> Interval:
     return Interval(value, value - half, value + half)
 
 
-def told(tests: Tests) -> str:
+def told(probes: Probes) -> str:
     """In one sentence, whether the maps mean anything."""
-    count = len(tests.each)
+    count = len(probes.each)
     if count < FEWEST:
         return f"Whether the maps mean anything cannot be said from {count} tested pictures."
-    random, centre = tests.gain("random"), tests.gain("centre")
+    random, centre = probes.gain("random"), probes.gain("centre")
     much = (
         f"on {count} pictures, insertion less deletion is {_signed(random)} beside random maps as coarse, "
         f"and {_signed(centre)} beside a blob in the middle"
@@ -164,11 +164,11 @@ def told(tests: Tests) -> str:
     return f"The maps tell where the model looks: {much}."
 
 
-def likeness_lines(tests: Tests) -> list[str]:
+def likeness_lines(probes: Probes) -> list[str]:
     """What the maps have in common with those of networks that know nothing, in words."""
     lines = []
     for of, what in (("head", "a classifier dealt anew"), ("weights", "all weights dealt anew")):
-        found = tests.likeness(of)
+        found = probes.likeness(of)
         if found is not None:
             verdict = "the map hardly depends on them" if found.value > 0.5 else "as it should be, little"
             lines.append(f"Rank correlation with the map of the same network with {what}: "

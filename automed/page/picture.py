@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ SIDE = 128
 """The longer side of a thumbnail, in pixels."""
 
 _QUALITY = 82
+_LETTERS = 42  # of a caption below a pair
 _TINY = 64  # a smaller picture is kept as it is, pixel by pixel
 
 
@@ -71,19 +73,8 @@ def sheet(title: str, pictures: Sequence[tuple[np.ndarray, np.ndarray, str]], ac
             image = Image.fromarray(pixels)
             image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
             page.paste(image, (at[0] + place * SIDE, at[1]))
-        draw.text((at[0], at[1] + SIDE + 4), _cut(caption, font), "#57606a", font)
+        lines = textwrap.wrap(caption, _LETTERS, max_lines=2, placeholder="…")
+        draw.text((at[0], at[1] + SIDE + 4), "\n".join(lines), "#57606a", font)
     stream = io.BytesIO()
     page.save(stream, "JPEG", quality=_QUALITY)
     return stream.getvalue()
-
-
-def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """A text in at most two lines of a pair's width."""
-    lines = [""]
-    for letter in text:
-        if font.getlength(lines[-1] + letter) > 2 * SIDE:
-            if len(lines) == 2:
-                return "\n".join(lines)[:-1] + "…"
-            lines.append("")
-        lines[-1] += letter
-    return "\n".join(lines)
