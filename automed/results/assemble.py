@@ -23,7 +23,7 @@ from automed.model.card import Card, ClassThreshold, Member, Outliers, Score, So
 from automed.model.combined import Features, Fed, load_member
 from automed.model.folder import sha256, write_model
 from automed.results import calibration, conformal
-from automed.results.attention import read_member
+from automed.results.attention import mean_std, read_member
 from automed.results.calibrate import Answers
 from automed.settings import Scalar
 
@@ -37,6 +37,8 @@ class Part:
 
     `weights` is the file that training left, with mean and std in its metadata; `learnt` (n,) are the rows it
     was trained on and `unseen` (m,) those of the search that it was not; `fold` is theirs, None for a refit.
+    A refit has seen all: its `gauge` is the network of a fold under the same configuration, to tell how far
+    new pictures lie.
     """
 
     trial: int
@@ -46,6 +48,7 @@ class Part:
     weights: Path
     learnt: np.ndarray
     unseen: np.ndarray
+    gauge: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -165,35 +168,39 @@ def _outliers(
 ) -> tuple[Outliers, list[np.ndarray], tuple[Member, ...]]:  # fmt: skip
     """Keep features of the search with every member, and find from which score on pictures are unlike."""
     inside, scales, held_out, said, kept = [], [], [], [], []
-    unseen = all(len(one.unseen) for one in parts)
     for number, (part, member) in enumerate(zip(parts, members, strict=True)):
-        bank = outliers.draw(part.learnt, seed)
-        judged = outliers.draw(part.unseen, seed) if unseen else bank
-        seen = look(
-            folder, member, manifest, np.concatenate([bank, judged if unseen else bank[:0], manifest.test])
-        )
-        # As it is kept, so it is compared with.
-        reference = seen.features[: len(bank)].astype(np.float16)
-        own = seen.features[len(bank) : len(bank) + len(judged)] if unseen else seen.features[: len(bank)]
-        other = manifest.groups[judged][:, None] != manifest.groups[bank][None]
-        distance = outliers.distances(own, reference.astype(np.float32), apart=other)
+        distance = _apart(part.gauge or part, member, manifest, seed)
         scales.append(outliers.scale_of(distance))
         inside.append(distance / scales[-1])
-        tested = seen.features[len(seen.features) - len(manifest.test) :]
-        held_out.append(outliers.distances(tested, reference.astype(np.float32)) / scales[-1])
-        said.append(seen.probability[len(seen.probability) - len(manifest.test) :])
+        bank = outliers.draw(part.learnt, seed)
+        seen = look(folder, member, manifest, np.concatenate([bank, manifest.test]))
+        reference = seen.features[: len(bank)].astype(np.float16)
+        lie = outliers.distances(seen.features[len(bank) :], reference.astype(np.float32))
+        held_out.append(lie / scales[-1])
+        said.append(seen.probability[len(bank) :])
         file = folder / f"reference-{number}.safetensors"
         file.write_bytes(save({"features": torch.from_numpy(reference)}))
         kept.append(msgspec.structs.replace(member, reference=file.name, reference_sha256=sha256(file)))
         if tell is not None:
             tell(number + 1, len(parts))
-    # Of a fold's pictures only its own network knows nothing; those of a refit are judged by all.
-    scores = np.concatenate(inside) if unseen else np.mean(inside, axis=0)
+    # What one fold's network had not seen others had; the gauges of refits are all of one fold.
+    scores = np.mean(inside, axis=0) if all(one.gauge for one in parts) else np.concatenate(inside)
     threshold = outliers.threshold_of(scores)
     new = ~np.isin(manifest.test, manifest.straddling)
     flagged = np.mean(held_out, axis=0) > threshold
     found = Outliers(
         neighbours=outliers.NEIGHBOURS, scales=tuple(scales), threshold=threshold, quantile=outliers.QUANTILE,
-        pictures=len(scores), unseen=unseen, held_out=float(flagged[new].mean()) if new.any() else None,
+        pictures=len(scores), held_out=float(flagged[new].mean()) if new.any() else None,
     )  # fmt: skip
     return found, said, tuple(kept)
+
+
+def _apart(one: Part, member: Member, manifest: Manifest, seed: int) -> np.ndarray:
+    """How far (m,) pictures that a network had not seen lie from those it learnt from, and from no kin."""
+    learnt, unseen = outliers.draw(one.learnt, seed), outliers.draw(one.unseen, seed)
+    mean, std = mean_std(one.weights)
+    itself = msgspec.structs.replace(member, weights=one.weights.name, mean=mean, std=std)
+    seen = look(one.weights.parent, itself, manifest, np.concatenate([learnt, unseen]))
+    reference = seen.features[: len(learnt)].astype(np.float16)  # as it is kept, so it is compared with
+    other = manifest.groups[unseen][:, None] != manifest.groups[learnt][None]
+    return outliers.distances(seen.features[len(learnt) :], reference.astype(np.float32), apart=other)

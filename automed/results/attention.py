@@ -24,25 +24,35 @@ Pair = tuple[np.ndarray, np.ndarray]
 """A picture, and the same with its map over it."""
 
 
-def read_member(config: Mapping[str, Scalar], weights: Path, classes: int) -> Member:
-    """What training left, as a member: its network, preprocessing, mean and std.
+def mean_std(weights: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What training normalised pictures with.
 
     Raises:
         AutomedError: the file cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
-    from automed.config import TrialConfig, from_flat
-    from automed.model.card import Member
-    from automed.models.build import timm_arguments
-
-    settings: TrialConfig = from_flat(dict(config))
     try:
         with safe_open(weights, "pt") as opened:
             told = opened.metadata() or {}
         mean, std = (msgspec.json.decode(told[key], type=tuple[float, ...]) for key in ("mean", "std"))
     except (OSError, KeyError, SafetensorError, msgspec.DecodeError, msgspec.ValidationError) as error:
         raise AutomedError(f"{weights}: what training left there cannot be read: {error}") from None
+    return mean, std
+
+
+def read_member(config: Mapping[str, Scalar], weights: Path, classes: int) -> Member:
+    """What training left, as a member: its network, preprocessing, mean and std.
+
+    Raises:
+        AutomedError: the file cannot be read.
+    """
+    from automed.config import TrialConfig, from_flat
+    from automed.model.card import Member
+    from automed.models.build import timm_arguments
+
+    settings: TrialConfig = from_flat(dict(config))
+    mean, std = mean_std(weights)
     channels = settings.preprocess.channels
     return Member(
         trial=0, fold=None, share=1.0, weights=weights.name, sha256="", network=settings.model,
