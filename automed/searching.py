@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.live import Live
 
-from automed.audit.brief import brief
+from automed.auditing.brief import brief
 from automed.data.cache import asked_limit
 from automed.data.folds import Folds, make_folds
 from automed.data.manifest import Manifest, read_manifest
