@@ -66,6 +66,13 @@ LauncherOption = Annotated[
         metavar="KEY=VALUE", help="For the cluster, such as slurm_partition=gpu; may be given again."
     ),
 ]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LOGGER",
+        help="Tell of all trials: mlflow[=URI] or tensorboard[=FOLDER]; may be given again.",
+    ),
+]
 
 
 def _show_version(wanted: bool) -> None:
@@ -103,6 +110,7 @@ def search(
     storage_patience: StoragePatience = 10,
     launcher: Launcher = "local",
     launcher_option: LauncherOption = None,
+    log: Log = None,
     storage: Storage = None,
     studies: Studies = STUDIES,
 ) -> None:
@@ -113,7 +121,7 @@ def search(
         Wish(
             space=space, data=data, trials=trials, workers=workers, name=name, seed=seed, fork=fork,
             storage=storage, studies=studies, limits=_limits(memory, trial_timeout, storage_patience),
-            launcher=launcher, options=tuple(launcher_option or ()),
+            launcher=launcher, options=tuple(launcher_option or ()), log=tuple(log or ()),
         )
     )  # fmt: skip
 

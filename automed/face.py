@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -95,8 +96,8 @@ def search(
     trials: int | None = None, workers: int | None = None, name: str | None = None, seed: int | None = None,
     fork: str | None = None, memory: int | str | None = None, trial_timeout: float = 60,
     storage_patience: float = 10, launcher: Literal["local", "ray", "slurm"] = "local",
-    launcher_options: Sequence[str] = (), storage: str | None = None, studies: Place | None = None,
-    quiet: bool = True,
+    launcher_options: Sequence[str] = (), log: Sequence[str] = (), storage: str | None = None,
+    studies: Place | None = None, quiet: bool = True,
 ) -> SearchResult:  # fmt: skip
     """Search until the study has its trials, then judge the winner; call it again to go on.
 
@@ -117,6 +118,8 @@ def search(
         storage_patience: minutes that a worker waits for a database that is away.
         launcher: where the workers run.
         launcher_options: for the cluster, `KEY=VALUE` each.
+        log: tell of every trial: `mlflow`, `mlflow=URI`, `tensorboard`, `tensorboard=FOLDER`. A logger that
+            fails is given up with one warning; the search goes on.
         storage: the address of a database; by default `studies/NAME/study.db`.
         studies: the folder that holds the studies.
         quiet: show nothing.
@@ -134,12 +137,15 @@ def search(
     wish = Wish(
         space=str(space), data=_path(data), trials=trials, workers=workers, name=name,
         seed=seed, fork=fork, storage=_storage(storage), studies=root, limits=limits,
-        launcher=launcher, options=tuple(launcher_options),
+        launcher=launcher, options=tuple(launcher_options), log=tuple(log),
     )  # fmt: skip
+    complaints: list[str] = []  # warned of at the end: a warning may be an error, and must not stop a search
     try:
-        verdict = run_search(wish, _console(quiet=quiet))
+        verdict = run_search(wish, _console(quiet=quiet), warn=complaints.append if quiet else None)
     except Interrupted as error:
         raise KeyboardInterrupt(str(error)) from None
+    for complaint in complaints:
+        warnings.warn(complaint, RuntimeWarning, stacklevel=2)
     return _result(root / verdict.study, verdict)
 
 
