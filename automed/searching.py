@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def run_search(
         with served(wish.storage, folder, make=True) as storage:
             opened = open_study(experiment, manifest, folds, folder=folder, storage=storage, old=old)
             with contextlib.closing(opened):
-                with _journal(opened, makers, wish, warn or console.print) as see:
+                with _journal(opened, makers, wish, warn or partial(console.print, soft_wrap=True)) as see:
                     outcome = _work(opened, wish, ready, console, see)
                 return _judge(opened, outcome, console)
 

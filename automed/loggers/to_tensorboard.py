@@ -50,7 +50,7 @@ class TensorBoardLogger:
         if (folder / _ENDED).exists():
             return None
         there = _read(folder) if folder.exists() else set()
-        writer = self._writers[trial.number] = EventFileWriter(str(folder))
+        self._writers[trial.number] = EventFileWriter(str(folder))
         if not there:  # killed before the first point, it is written once more, which does no harm
             self._write(trial, _given(trial))
         return there
@@ -66,9 +66,9 @@ class TensorBoardLogger:
 
     def end(self, trial: Told) -> None:
         """Write how it ended, and let go of its file."""
-        self._write(
-            trial, _text("trial", "\n".join(f"- {key}: {value}" for key, value in trial.tags.items()))
-        )
+        lines = [f"- {key}: {value}" for key, value in trial.tags.items()]
+        self._write(trial, _text("trial", "
+".join(lines)))
         self._write(trial, _ended(trial))
         self._writers.pop(trial.number).close()
         (self._folder / trial.name / _ENDED).touch()
