@@ -67,8 +67,7 @@ class TensorBoardLogger:
     def end(self, trial: Told) -> None:
         """Write how it ended, and let go of its file."""
         lines = [f"- {key}: {value}" for key, value in trial.tags.items()]
-        self._write(trial, _text("trial", "
-".join(lines)))
+        self._write(trial, _text("trial", "\n".join(lines)))
         self._write(trial, _ended(trial))
         self._writers.pop(trial.number).close()
         (self._folder / trial.name / _ENDED).touch()
