@@ -109,18 +109,9 @@ def run_search(
         _vet(experiment, manifest, wish, console, tried=(folder / "study.json").exists())
         with served(wish.storage, folder, make=True) as storage:
             opened = open_study(experiment, manifest, folds, folder=folder, storage=storage, old=old)
-            with contextlib.closing(opened):
-                with _journal(opened, makers, wish, warn or partial(console.print, soft_wrap=True)) as see:
-                    outcome = _work(opened, wish, ready, console, see)
-                return _judge(opened, outcome, console)
-
-
-def _work(
-    opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console: Console, see: See
-) -> Outcome:
-    trials = opened.experiment.study.trials
-    _prepare_pictures(opened, trials, wish, console)
-    return _watch(opened, trials, wish, site, console, see)
+            tell = warn or partial(console.print, soft_wrap=True)
+            with contextlib.closing(opened), _journal(opened, makers, wish, tell) as see:
+                return _run(opened, wish, ready, console, see)
 
 
 @contextlib.contextmanager
@@ -136,7 +127,12 @@ def _journal(
         yield lambda shown: journal.see(shown.trials)
 
 
-def _judge(opened: OpenStudy, outcome: Outcome, console: Console) -> Verdict:
+def _run(
+    opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console: Console, see: See
+) -> Verdict:
+    trials = opened.experiment.study.trials
+    _prepare_pictures(opened, trials, wish, console)
+    outcome = _watch(opened, trials, wish, site, console, see)
     _refuse_unfinished(outcome, opened)
     winner = outcome.snapshot.best
     if winner is None:

@@ -146,8 +146,8 @@ class _Scribe(threading.Thread):
 
     def _write(self, one: TrialRecord) -> None:
         assert self._logger is not None
-        if one.number in self._ended or not one.config:  # it was not drawn yet
-            return
+        if one.number in self._ended or one.state == "waiting" or (one.state == "running" and not one.config):
+            return  # what is not drawn yet has no settings
         trial = tell(one, self._facts)
         if one.number not in self._there:
             there = self._logger.begin(trial)

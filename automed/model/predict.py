@@ -112,6 +112,7 @@ def predict(
 
 def _prepared(model: Predictor, pictures: Iterable[Picture]) -> Generator[Prepared, None, None]:
     """What threads make of the pictures, in their order; few at a time, however many there are."""
+    threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the threads are ours
     size = sum(preprocess.channels * side * side for preprocess, side in model.ways)
     ahead = max(2 * workers(), min(_MOST_AHEAD * model.batch, _AHEAD // size))
@@ -136,6 +137,7 @@ def _prepared(model: Predictor, pictures: Iterable[Picture]) -> Generator[Prepar
                 yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(threads)
 
 
 def _batches(made: Iterator[Prepared], size: int) -> Iterator[list[Prepared]]:
