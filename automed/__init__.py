@@ -1,6 +1,6 @@
 """automed turns a folder of medical images into a defensible model.
 
-The command line's verbs are functions here (`automed.face`); `automed.errors` tells what they raise.
+The verbs of the command line are functions here; `automed.errors` tells what they raise.
 """
 
 __version__ = "0.1.0"
@@ -12,16 +12,12 @@ from automed.face import (
     calibrate,
     certify,
     check,
-    ensemble,
-    export,
-    fit,
-    load,
     phantom,
-    predict,
     report,
     search,
     status,
 )
+from automed.face_model import ensemble, export, fit, load, predict
 from automed.model.classifier import Classifier, Predictions
 
 __all__ = [

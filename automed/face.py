@@ -16,36 +16,26 @@ needed.
 from __future__ import annotations
 
 import contextlib
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
-from automed.errors import Fault, Interrupted, UserError
-from automed.model.classifier import Classifier, Place
+from automed.errors import Interrupted, UserError
+from automed.given import Place, console, one_of, path, refuse_outside, storage_address, studies_folder
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from automed.auditing.finding import Audit
     from automed.model.card import Score
-    from automed.model.export import Form, Report
-    from automed.model.predict import Tally
     from automed.results.calibrate import Calibration
     from automed.results.certify import Certificate
-    from automed.results.ensemble import Made
-    from automed.results.fit import Fitted
     from automed.results.report import Format
     from automed.results.verdict import Verdict
     from automed.settings import Scalar
     from automed.study.experiment import Experiment
     from automed.study.limits import Limits
     from automed.study.record import TrialRecord
-
-T = TypeVar("T")
 
 _MOST = 2**32 - 1  # seeds
 _ONE_ON = (1, None)
@@ -129,19 +119,19 @@ def search(
         KeyboardInterrupt: Ctrl-C; the study stands, and the same call goes on with it.
         AutomedError: the search could not go on, or no trial ran to its end.
     """
-    _within(trials=(trials, 1, 1_000_000), workers=(workers, *_ONE_ON), seed=(seed, 0, _MOST))
+    refuse_outside(trials=(trials, 1, 1_000_000), workers=(workers, *_ONE_ON), seed=(seed, 0, _MOST))
     limits = _limits(memory, trial_timeout, storage_patience)
     from automed.searching import Wish, run_search
 
-    root = _studies(studies)
+    root = studies_folder(studies)
     wish = Wish(
-        space=str(space), data=_path(data), trials=trials, workers=workers, name=name,
-        seed=seed, fork=fork, storage=_storage(storage), studies=root, limits=limits,
+        space=str(space), data=path(data), trials=trials, workers=workers, name=name,
+        seed=seed, fork=fork, storage=storage_address(storage), studies=root, limits=limits,
         launcher=launcher, options=tuple(launcher_options), log=tuple(log),
     )  # fmt: skip
     complaints: list[str] = []  # warned of at the end: a warning may be an error, and must not stop a search
     try:
-        verdict = run_search(wish, _console(quiet=quiet), warn=complaints.append if quiet else None)
+        verdict = run_search(wish, console(quiet=quiet), warn=complaints.append if quiet else None)
     except Interrupted as error:
         raise KeyboardInterrupt(str(error)) from None
     for complaint in complaints:
@@ -168,9 +158,9 @@ def status(
     from automed.study.embedded import served
     from automed.study.open import reopen_study
 
-    folder = find_study(_studies(studies), study)
+    folder = find_study(studies_folder(studies), study)
     with (
-        served(_storage(storage), folder) as url,
+        served(storage_address(storage), folder) as url,
         contextlib.closing(reopen_study(folder, storage=url)) as opened,
     ):
         trials = tuple(record.records(opened.study))
@@ -218,8 +208,8 @@ def audit(
 
         price = price_of(Plan.of(experiment))
     return run_audit(
-        Path(data), None if experiment is None else experiment.data, json=_path(json), html=_path(html),
-        price=price, console=_console(quiet=quiet),
+        Path(data), None if experiment is None else experiment.data, json=path(json), html=path(html),
+        price=price, console=console(quiet=quiet),
     )  # fmt: skip
 
 
@@ -229,7 +219,7 @@ def phantom(out: Place, *, patients: int = 128, seed: int = 0) -> Path:
     Raises:
         UserError: something stands there, or there are fewer than 8 patients.
     """
-    _within(patients=(patients, 8, None), seed=(seed, 0, None))
+    refuse_outside(patients=(patients, 8, None), seed=(seed, 0, None))
     from automed.data.phantom import draw_phantom
 
     return draw_phantom(Path(out), patients=patients, seed=seed)
@@ -245,10 +235,10 @@ def report(
         StudyError: there is no such study, or its files cannot be read.
         OSError: the file cannot be written.
     """
-    form: Format = _one_of("format", format, ("html", "md"))
+    form: Format = one_of("format", format, ("html", "md"))
     from automed.results.report import write_report
 
-    return write_report(_studies(studies), study, _path(out), form, storage=_storage(storage))
+    return write_report(studies_folder(studies), study, path(out), form, storage=storage_address(storage))
 
 
 def calibrate(
@@ -269,11 +259,13 @@ def calibrate(
         UserError: there is no such study, no winner yet, or no class of that name.
         AutomedError: predictions are not on this machine, or damaged.
     """
-    _within(coverage=(coverage, 0.5, 0.99), sensitivity=(sensitivity, 0.5, 0.99))
+    refuse_outside(coverage=(coverage, 0.5, 0.99), sensitivity=(sensitivity, 0.5, 0.99))
     from automed.results.calibrate import Wish
     from automed.results.calibrate import calibrate as assess
 
-    return assess(_studies(studies), study, Wish(coverage, sensitivity, of), storage=_storage(storage))[0]
+    return assess(
+        studies_folder(studies), study, Wish(coverage, sensitivity, of), storage=storage_address(storage)
+    )[0]
 
 
 def certify(
@@ -295,133 +287,14 @@ def certify(
         UserError: there is no such study, or no trial of it ran to its end.
         AutomedError: something could not be trained.
     """
-    _within(deals=(deals, *_ONE_ON), shuffles=(shuffles, 0, None))
+    refuse_outside(deals=(deals, *_ONE_ON), shuffles=(shuffles, 0, None))
     from automed.results.certificate import run_certify
     from automed.results.certify import Wanted
 
     return run_certify(
-        _studies(studies), study, Wanted(deals, shuffles, curve), storage=_storage(storage),
-        console=_console(quiet=quiet),
+        studies_folder(studies), study, Wanted(deals, shuffles, curve), storage=storage_address(storage),
+        console=console(quiet=quiet),
     )  # fmt: skip
-
-
-def fit(
-    study: str | None = None, *, folds: bool = False, coverage: float = 0.9, out: Place | None = None,
-    storage: str | None = None, studies: Place | None = None, quiet: bool = True,
-) -> Fitted:  # fmt: skip
-    """Make a model folder of a study's winner; `folder` of the result is what `load` takes.
-
-    Args:
-        study: its name; may be left out where there is only one.
-        folds: the models of the folds, trained again, instead of one refitted on all searched pictures.
-        coverage: how often a prediction set holds the true class, 0.5 to 0.99.
-        out: the folder; by default `model` (`model-folds`) in the study's.
-        storage: the address of its database, where it is not in the study's folder.
-        studies: the folder that holds the studies.
-        quiet: show nothing.
-
-    Raises:
-        UserError: there is no such study, no complete trial, or something else stands in the folder.
-        AutomedError: it could not be trained.
-    """
-    _within(coverage=(coverage, 0.5, 0.99))
-    from automed.results.fit import run_fit
-
-    return run_fit(
-        _studies(studies), study, folds=folds, coverage=coverage, out=_path(out), storage=_storage(storage),
-        console=_console(quiet=quiet),
-    )  # fmt: skip
-
-
-def ensemble(
-    study: str | None = None, *, members: int = 5, coverage: float = 0.9, out: Place | None = None,
-    storage: str | None = None, studies: Place | None = None, quiet: bool = True,
-) -> Made:  # fmt: skip
-    """Choose trials that are better together and make a model folder of them: `folder` of the result.
-
-    Args:
-        study: its name; may be left out where there is only one.
-        members: how many different trials at most, 1 to 25.
-        coverage: how often a prediction set holds the true class, 0.5 to 0.99.
-        out: the folder; by default `ensemble` in the study's.
-        storage: the address of its database, where it is not in the study's folder.
-        studies: the folder that holds the studies.
-        quiet: show nothing.
-
-    Raises:
-        UserError: there is no such study, no complete trial, or something else stands in the folder.
-        AutomedError: a member could not be trained.
-    """
-    _within(members=(members, 1, 25), coverage=(coverage, 0.5, 0.99))
-    from automed.results.ensemble import run_ensemble
-
-    return run_ensemble(
-        _studies(studies), study, members=members, coverage=coverage, out=_path(out),
-        storage=_storage(storage), console=_console(quiet=quiet),
-    )  # fmt: skip
-
-
-def load(
-    model: Place, *, tta: Literal["none", "flips"] = "none", device: Literal["cpu", "cuda"] | None = None,
-    onnx: Place | None = None,
-) -> Classifier:  # fmt: skip
-    """Check a model folder and load it; nothing in it is unpickled.
-
-    Args:
-        model: the folder.
-        tta: `flips` averages over the flips that training knew (test-time augmentation).
-        device: `cpu` or `cuda`; cuda where there is one, if not told.
-        onnx: a file that was exported from the model, to run in its place.
-
-    Raises:
-        ModelError: the folder is not what its card says, or cannot do what was asked.
-    """
-    return Classifier(model, tta=tta, device=device, onnx=onnx)
-
-
-def predict(
-    model: Place, images: Place | Sequence[Place], out: Place = "predictions.csv", *,
-    tta: Literal["none", "flips"] = "none", onnx: Place | None = None,
-) -> Tally:  # fmt: skip
-    """Predict pictures, however many, into a .csv or .parquet file; broken ones are rows with their reason.
-
-    Args:
-        model: a model folder.
-        images: folders, pictures, CSV files with a column `path`, npz files.
-        out: the file.
-        tta: `flips` averages over the flips that training knew.
-        onnx: a file that was exported from the model, to run in its place.
-
-    Raises:
-        ModelError: the folder is not what its card says, or `out` cannot be written.
-        DataError: a source does not exist, cannot be read, or holds no pictures.
-    """
-    flip = _one_of("tta", tta, ("none", "flips")) == "flips"
-    from automed.model.predict import predict_files
-
-    return predict_files(Path(model), _paths(images), Path(out), flip=flip, onnx=_path(onnx))
-
-
-def export(
-    model: Place, *, format: Literal["onnx", "torchscript"] = "onnx",  # noqa: A002
-    images: Place | Sequence[Place] = (), int8: bool = False, out: Place | None = None,
-) -> Report:  # fmt: skip
-    """Write a model as one file for another runtime, and tell how far that is from torch.
-
-    Args:
-        model: a model folder.
-        format: of the file.
-        images: real pictures to check it on.
-        int8: compute with whole numbers: smaller, and less exact.
-        out: the file; by default one in the model folder.
-
-    Raises:
-        ModelError: the folder is not what its card says, or a package is missing.
-    """
-    form: Form = _one_of("format", format, ("onnx", "torchscript"))
-    from automed.model.export import export_model
-
-    return export_model(Path(model), form, out=_path(out), images=_paths(images), int8=int8)
 
 
 def _result(folder: Path, verdict: Verdict) -> SearchResult:
@@ -436,62 +309,14 @@ def _result(folder: Path, verdict: Verdict) -> SearchResult:
     )  # fmt: skip
 
 
-def _console(*, quiet: bool) -> Console:
-    from automed.screen import make_console, quiet_console
-
-    return quiet_console() if quiet else make_console()
-
-
-def _studies(given: Place | None) -> Path:
-    return Path(given if given is not None else os.environ.get("AUTOMED_STUDIES") or "studies")
-
-
-def _storage(given: str | None) -> str | None:
-    return given if given is not None else os.environ.get("AUTOMED_STORAGE") or None
-
-
-def _path(given: Place | None) -> Path | None:
-    return None if given is None else Path(given)
-
-
-def _paths(given: Place | Sequence[Place]) -> tuple[Path, ...]:
-    return (Path(given),) if isinstance(given, str | os.PathLike) else tuple(Path(one) for one in given)
-
-
 def _limits(memory: int | str | None, trial_timeout: float, storage_patience: float) -> Limits:
     from automed.sizes import read_size
     from automed.study.limits import Limits
 
-    _within(trial_timeout=(trial_timeout, 0.1, None), storage_patience=(storage_patience, 0.0, None))
+    refuse_outside(trial_timeout=(trial_timeout, 0.1, None), storage_patience=(storage_patience, 0.0, None))
     try:
         room = read_size(memory) if isinstance(memory, str) else memory or 0
     except ValueError as error:
         raise UserError(f"memory: {error}") from None
-    _within(memory=(room, 0, None))
+    refuse_outside(memory=(room, 0, None))
     return Limits(memory=room, trial_timeout=60 * trial_timeout, storage_patience=60 * storage_patience)
-
-
-def _within(**told: tuple[float | None, float, float | None]) -> None:
-    """Refuse numbers that are out of bounds: (given, least, most); None is always good.
-
-    Raises:
-        UserError: with all of them.
-    """
-    faults = []
-    for name, (given, least, most) in told.items():
-        kind: type = Integral if isinstance(least, int) else Real
-        good = given is None or (isinstance(given, kind) and not isinstance(given, bool))
-        if given is not None and good:
-            good = least <= given and (most is None or given <= most)
-        if not good:
-            what = "a whole number" if kind is Integral else "a number"
-            bounds = f"of at least {least:g}" if most is None else f"from {least:g} to {most:,}"
-            faults.append(Fault(f"{name} is {given!r}: give {what} {bounds}"))
-    if faults:
-        raise UserError(faults)
-
-
-def _one_of(name: str, given: T, allowed: tuple[T, ...]) -> T:
-    if given not in allowed:
-        raise UserError(f"{name} is {given!r}: write {' or '.join(map(repr, allowed))}")
-    return given

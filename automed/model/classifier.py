@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from automed.errors import DataError, Fault, ModelError, nearest
+from automed.given import Place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from automed.model.card import Card
     from automed.model.table import Row
 
-Place = str | os.PathLike[str]
-"""A path, however written."""
 Images: TypeAlias = "Place | Sequence[Place] | np.ndarray | Sequence[np.ndarray]"
 """What `Classifier` takes for pictures."""
 
