@@ -263,9 +263,8 @@ def calibrate(
     from automed.results.calibrate import Wish
     from automed.results.calibrate import calibrate as assess
 
-    return assess(
-        studies_folder(studies), study, Wish(coverage, sensitivity, of), storage=storage_address(storage)
-    )[0]
+    wish = Wish(coverage, sensitivity, of)
+    return assess(studies_folder(studies), study, wish, storage=storage_address(storage))[0]
 
 
 def certify(

@@ -39,8 +39,8 @@ def fit(
     from automed.results.fit import run_fit
 
     return run_fit(
-        studies_folder(studies), study, folds=folds, coverage=coverage, out=path(out), storage=storage_address(storage),
-        console=console(quiet=quiet),
+        studies_folder(studies), study, folds=folds, coverage=coverage, out=path(out),
+        storage=storage_address(storage), console=console(quiet=quiet),
     )  # fmt: skip
 
 

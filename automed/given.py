@@ -19,24 +19,29 @@ Place = str | os.PathLike[str]
 
 
 def console(*, quiet: bool) -> Console:
+    """Where a verb draws."""
     from automed.screen import make_console, quiet_console
 
     return quiet_console() if quiet else make_console()
 
 
 def studies_folder(given: Place | None) -> Path:
+    """The folder that holds the studies, as the command line finds it."""
     return Path(given if given is not None else os.environ.get("AUTOMED_STUDIES") or "studies")
 
 
 def storage_address(given: str | None) -> str | None:
+    """The address of a database, as the command line finds it."""
     return given if given is not None else os.environ.get("AUTOMED_STORAGE") or None
 
 
 def path(given: Place | None) -> Path | None:
+    """The path, if one was given."""
     return None if given is None else Path(given)
 
 
 def paths(given: Place | Sequence[Place]) -> tuple[Path, ...]:
+    """One path or several, as several."""
     return (Path(given),) if isinstance(given, str | os.PathLike) else tuple(Path(one) for one in given)
 
 
@@ -61,6 +66,11 @@ def refuse_outside(**told: tuple[float | None, float, float | None]) -> None:
 
 
 def one_of(name: str, given: T, allowed: tuple[T, ...]) -> T:
+    """Refuse what is not allowed.
+
+    Raises:
+        UserError: it is not.
+    """
     if given not in allowed:
         raise UserError(f"{name} is {given!r}: write {' or '.join(map(repr, allowed))}")
     return given
