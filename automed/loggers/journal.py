@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING
 
 import filelock
 
-from automed.loggers.told import Facts, Logger, tell
+from automed.loggers.told import Facts, Logger, tell, what_broke
 from automed.study import pins
 from automed.study.record import TrialRecord
-from automed.study.storage import mask
 
 if TYPE_CHECKING:
     from automed.study.open import OpenStudy
@@ -120,7 +119,7 @@ class _Scribe(threading.Thread):
                     for one in trials:
                         self._write(one)
         except Exception as error:  # whatever a server, a disk or a library may come up with
-            self.fault = _line(error)
+            self.fault = what_broke(error)
             logging.getLogger("automed").debug("%s", self.name, exc_info=True)
         finally:
             with contextlib.suppress(Exception):
@@ -164,9 +163,3 @@ class _Scribe(threading.Thread):
             self._logger.end(trial)
             self._ended.add(one.number)
             del self._there[one.number]
-
-
-def _line(error: Exception) -> str:
-    """What went wrong, in one line and without a password."""
-    said = " ".join(str(error).split())[:300] or type(error).__name__
-    return mask(said)

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from automed.errors import Fault, StudyError
-from automed.loggers.told import Facts, Point, Told
+from automed.loggers.told import Facts, Point, Told, what_broke
 from automed.study.storage import mask
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def find_mlflow(address: str) -> MlflowClient:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # MLflow raises what its stores do
-        said = mask(" ".join(str(error).split())[:300])
-        raise StudyError(f"--log mlflow: {mask(uri)} cannot be used: {said}") from None
+        raise StudyError(f"--log mlflow: {mask(uri)} cannot be used: {what_broke(error)}") from None
     return client
 
 

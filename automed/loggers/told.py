@@ -15,6 +15,7 @@ import msgspec
 from automed import __version__
 from automed.settings import Scalar
 from automed.study.record import TrialRecord, folder_name
+from automed.study.storage import mask
 
 _OF_EPOCHS = ("train_loss", "val_loss", "lr")
 
@@ -130,3 +131,10 @@ def _of_epochs(file: Path) -> Iterator[Point]:
     for name in _OF_EPOCHS:
         for row in rows:
             yield Point(f"fold_{int(row['fold'])}/{name}", int(row["epoch"]), float(row[name]))
+
+
+def what_broke(error: BaseException) -> str:
+    """What an error came of in the end, in one line and without a password."""
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return mask(" ".join(str(error).split())[:300]) or type(error).__name__
