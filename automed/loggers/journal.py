@@ -10,7 +10,6 @@ Each logger has a thread of its own. A fault in it is told once, and it writes n
 from __future__ import annotations
 
 import contextlib
-import logging
 import secrets
 import threading
 import time
@@ -120,7 +119,6 @@ class _Scribe(threading.Thread):
                         self._write(one)
         except Exception as error:  # whatever a server, a disk or a library may come up with
             self.fault = what_broke(error)
-            logging.getLogger("automed").debug("%s", self.name, exc_info=True)
         finally:
             with contextlib.suppress(Exception):
                 if self._logger is not None:
