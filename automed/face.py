@@ -136,7 +136,7 @@ def search(
         raise KeyboardInterrupt(str(error)) from None
     for complaint in complaints:
         warnings.warn(complaint, RuntimeWarning, stacklevel=2)
-    return _result(root / verdict.study, verdict)
+    return _result((root / verdict.study).absolute(), verdict)
 
 
 def status(
