@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _URI = "MLFLOW_TRACKING_URI"
+_QUIET = {  # nothing goes to anybody unasked, or onto the screen; and nobody is waited for for minutes
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+}
 _MOST = 500  # metrics in a request; MLflow takes 1,000
 _FEW = 100  # params or tags in a request
 _LONGEST = 500  # characters of a tag
@@ -45,10 +51,8 @@ def find_mlflow(address: str) -> MlflowClient:
     if "://" not in uri:
         hint = "write sqlite:///mlflow.db, or http://HOST:5000"
         raise StudyError(Fault(f"--log mlflow: '{mask(uri)}' is no address", hint=hint))
-    # Nothing goes to anybody unasked; and a search does not wait for minutes for who does not answer.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow import MlflowClient

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY, MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from automed.errors import StudyError
@@ -267,3 +268,12 @@ def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(StudyError) as told:
         find_loggers(["wandb", "tensorboard=/dev/null", "mlflow=runs"])
     assert len(told.value.faults) == 3
+
+
+def test_mlflow_tells_nobody_else_and_prints_nothing(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"):
+        monkeypatch.setenv(name, "")  # put back in the end as it was
+        monkeypatch.delenv(name)
+    find_loggers([f"mlflow={database}"])
+    assert MLFLOW_DISABLE_TELEMETRY.get() is True
+    assert MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get() is True
