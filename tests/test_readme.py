@@ -110,12 +110,6 @@ def test_the_lines_of_python_run(images: Path, shell: MakeShell, tmp_path: Path)
     assert done.stdout.endswith(f"({len(list((images / 'Testing').rglob('*.png')))}, 4)\n")
 
 
-def test_what_it_links_to_is_there() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    assert len(links) >= 4
-    assert [link for link in links if not (ROOT / link).exists()] == []
-
-
 def test_every_command_is_in_the_readme_or_explains_itself() -> None:
     from automed.cli import app, model_app
 
