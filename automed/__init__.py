@@ -17,7 +17,7 @@ from automed.face import (
     search,
     status,
 )
-from automed.face_model import ensemble, export, fit, load, predict
+from automed.face_model import ensemble, explain, export, fit, load, predict
 from automed.model.classifier import Classifier, Predictions
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "certify",
     "check",
     "ensemble",
+    "explain",
     "export",
     "fit",
     "load",

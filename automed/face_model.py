@@ -10,6 +10,7 @@ from automed.given import Place, console, one_of, path, paths, refuse_outside, s
 from automed.model.classifier import Classifier
 
 if TYPE_CHECKING:
+    from automed.model.explain import Explained
     from automed.model.export import Form, Report
     from automed.model.predict import Tally
     from automed.results.ensemble import Made
@@ -111,6 +112,34 @@ def predict(
     from automed.model.predict import predict_files
 
     return predict_files(Path(model), paths(images), Path(out), flip=flip, onnx=path(onnx))
+
+
+def explain(
+    model: Place, images: Place | Sequence[Place], out: Place = "maps", *,
+    method: Literal["gradcam", "gradcam++", "hirescam", "layercam", "eigencam"] = "gradcam",
+    of: str | None = None, tested: int = 100,
+) -> Explained:  # fmt: skip
+    """Draw where a model looks into a folder, and test whether those maps mean anything; `lines()` tells it.
+
+    Args:
+        model: a model folder.
+        images: folders, pictures, CSV files with a column `path`, npz files.
+        out: the folder; one of maps that stands there is replaced.
+        method: how a map is drawn.
+        of: the class that maps are of; by default the one that is predicted.
+        tested: how many maps are tested and shown on the page.
+
+    Raises:
+        ModelError: the folder is not what its card says, there is no such class, a package is missing, or
+            something else stands at `out`.
+        DataError: a source does not exist, cannot be read, or holds no pictures.
+    """
+    from automed.model.explain import Asked, explain_files
+    from automed.model.maps import METHODS
+
+    refuse_outside(tested=(tested, 0, 1000))
+    asked = Asked(one_of("method", method, tuple(METHODS)), of, tested)
+    return explain_files(Path(model), paths(images), Path(out), asked)
 
 
 def export(

@@ -201,6 +201,8 @@ def test_faults_are_raised_all_at_once_and_nothing_is_made(
         (lambda: automed.certify(deals=0, shuffles=-1), UserError, 2),
         (lambda: automed.report(format="pdf"), UserError, 1),  # type: ignore[arg-type]
         (lambda: automed.predict("model", "images", tta="all"), UserError, 1),  # type: ignore[arg-type]
+        (lambda: automed.explain("model", "images", method="guess"), UserError, 1),  # type: ignore[arg-type]
+        (lambda: automed.explain("model", "images", tested=-1), UserError, 1),
         (lambda: automed.status(), StudyError, 1),
         (lambda: automed.audit("nowhere"), DataError, 1),
         (lambda: automed.phantom("set", patients=2), UserError, 1),
@@ -219,7 +221,6 @@ def test_every_option_of_a_verb_is_there(tmp_path: Path) -> None:
 
     elsewhere = {
         "worker", "profile", "init", "schema", "upgrade", "dashboard",  # for a terminal
-        "explain",
     }  # fmt: skip
     words = {"launcher_option": "launcher_options", "form": "format"}
     seen = set()
