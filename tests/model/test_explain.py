@@ -42,9 +42,12 @@ def explained(fitted: Path, tmp_path_factory: pytest.TempPathFactory, shell: Cal
     return folder
 
 
-def test_python_draws_the_same(explained: Path, fitted: Path, tmp_path: Path) -> None:
+def test_python_draws_the_same(
+    explained: Path, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(explained)
     model = fitted / "studies" / "small" / "model-folds"
-    made = automed.explain(model, explained / "pictures", tmp_path / "maps", tested=8)
+    made = automed.explain(model, "pictures", tmp_path / "maps", tested=8)
     assert rows_of(tmp_path / "maps") == rows_of(explained / "maps")
     assert all(line in (explained / "said.txt").read_text() for line in made.lines())
 
