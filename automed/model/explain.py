@@ -293,6 +293,5 @@ def _summary(made: Explained) -> dict[str, Any]:
     return found
 
 
-def _interval(one: faithful.Interval) -> dict[str, float | None]:
-    ends = [value if np.isfinite(value) else None for value in (one.value, one.low, one.high)]
-    return dict(zip(("value", "low", "high"), ends, strict=True))
+def _interval(one: faithful.Interval) -> dict[str, float]:
+    return {"value": one.value, "low": one.low, "high": one.high}
