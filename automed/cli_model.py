@@ -179,11 +179,12 @@ def explain(
 ) -> None:
     """Draw where a model looks (needs automed[explain]), and test whether those maps mean anything."""
     from automed.model.explain import PAGE, Asked, explain_files
+    from automed.model.faithful import counted
     from automed.screen import make_console, progress_bar
 
     with progress_bar(make_console(), "explaining") as advance:
         made = explain_files(model, images, out, Asked(method, of, tested), progress=advance)
-    typer.echo(f"{made.pictures:,} pictures, {made.unread:,} could not be read")
+    typer.echo(f"{counted(made.pictures, 'picture')}, {made.unread:,} could not be read")
     for line in made.lines():
         typer.echo(line)
     typer.echo(f"written: {out / PAGE}, and beside it each picture with its map")

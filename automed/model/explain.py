@@ -19,7 +19,7 @@ from PIL import Image
 
 from automed.data.scan import Progress
 from automed.data.stream import Stream, open_stream
-from automed.errors import Fault, ModelError, nearest
+from automed.errors import DataError, Fault, ModelError, nearest
 from automed.model import faithful
 from automed.model.card import Card
 from automed.model.faithful import MAPS, Probe, Probes
@@ -85,7 +85,7 @@ def explain_files(
     Raises:
         ModelError: the model folder is not what its card says, no network of it has a map, there is no such
             class, something else stands at `out`, or the package grad-cam is missing.
-        DataError: a source does not exist, cannot be read, or holds no pictures.
+        DataError: a source does not exist, cannot be read, or holds no pictures, or none that can be read.
     """
     from automed.model.explain_page import explain_page
 
@@ -97,6 +97,7 @@ def explain_files(
     maps = maps_of(model, asked.method)
     with _folder(out) as part:
         made = _Work(model, maps, asked, target, part).run(stream, progress)
+        _refuse_unread(made)
         (part / PAGE).write_text(explain_page(made), encoding="utf-8")
         (part / MARK).write_bytes(msgspec.json.format(msgspec.json.encode(_summary(made))))
     return made
@@ -125,9 +126,9 @@ class _Work:
         self._ignorant: tuple[Maps, Maps] | None = None
 
     def run(self, stream: Stream, progress: Progress | None) -> Explained:
-        """Draw and write all of them."""
+        """Draw and write all of them; tested is one in so many, or in place of a broken one the next."""
         made, tested = self._made, self._made.asked.tested
-        every = -(-stream.count // tested) if tested else 0
+        due = np.linspace(0, stream.count - 1, min(tested, stream.count)).round()
         size = min(_BATCH, self._model.batch)
         (self._folder / PICTURES).mkdir()
         with (
@@ -146,7 +147,7 @@ class _Work:
                         made.broken += [f"{path} {one}"] * (made.unread <= 100)
                         table.writerow({"path": path, "reason": one})
                         continue
-                    wanted = bool(every) and number % every == 0
+                    wanted = bool(len(made.probes.each) < np.searchsorted(due, number, side="right"))
                     table.writerow(self._row(number, path, one, next(drawn), wanted))
                 if progress is not None:
                     progress(made.pictures, stream.count)
@@ -231,6 +232,16 @@ def _class_of(card: Card, name: str | None) -> int | None:
         hint = nearest(name, card.classes) or f"the classes are {', '.join(card.classes)}"
         raise ModelError(Fault(f"there is no class '{name}'", hint=hint))
     return card.classes.index(name)
+
+
+def _refuse_unread(made: Explained) -> None:
+    """Refuse to show nothing.
+
+    Raises:
+        DataError: there is no map.
+    """
+    if made.unread == made.pictures:
+        raise DataError(Fault("no picture can be read", hint=f"the first: {made.broken[0]}"))
 
 
 def _refuse_occupied(out: Path) -> None:
