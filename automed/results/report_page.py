@@ -216,7 +216,7 @@ def _calibration(winner: Winner) -> Section:
     plots = Plots([figures.reliability(part.name, part.measured.bins) for part in winner.parts])
     return Section(
         "calibration", "Does a probability mean what it says?",
-        paragraphs=[temperature_text(winner.temperature)], parts=[plots, table],
+        paragraphs=[temperature_text(winner.temperature, winner.parts[0].measured.top_label)], parts=[plots, table],
     )  # fmt: skip
 
 
