@@ -23,7 +23,7 @@ from automed.errors import AutomedError, Interrupted, SpaceError
 from automed.job import open_job
 from automed.loggers.choose import find_loggers
 from automed.loggers.journal import Journal, Maker, facts_of
-from automed.results.explain import full_verdict
+from automed.results.explain_gap import full_verdict
 from automed.results.show import live_view, print_signs, print_verdict, untrainable
 from automed.results.signs import Signs
 from automed.results.status import find_study
