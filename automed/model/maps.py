@@ -27,7 +27,7 @@ from automed.models.anatomy import classifiers_of
 from automed.models.places import NoPlacesError, Places, find_places
 
 Method = Literal["gradcam", "gradcam++", "hirescam", "layercam", "eigencam"]
-METHODS: dict[str, str] = {
+METHODS: dict[Method, str] = {
     "gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "hirescam": "HiResCAM", "layercam": "LayerCAM",
     "eigencam": "EigenCAM",
 }  # fmt: skip

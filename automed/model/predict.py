@@ -73,17 +73,26 @@ def predict_files(
     """
     refuse_ending(out)
     stream = open_stream(sources)
-    if onnx is not None and flip:
-        raise ModelError("an ONNX file does not average over flips: leave --tta or --onnx out")
-    model = LoadedModel(folder, flip=flip) if onnx is None else _exported(folder, onnx)
+    model = open_predictor(folder, flip=flip, onnx=onnx)
     with open_sink(out, model.card.classes) as sink:
         return predict(model, stream, stream.count, sink, progress)
 
 
-def _exported(folder: Path, file: Path) -> Predictor:
+def open_predictor(
+    folder: Path, *, flip: bool = False, onnx: Path | None = None, device: str | None = None
+) -> Predictor:
+    """Load what predicts: a model, or a file that was exported from it.
+
+    Raises:
+        ModelError: the folder or the file is not what the card says, or knows no flips.
+    """
+    if onnx is None:
+        return LoadedModel(folder, flip=flip, device=device)
+    if flip:
+        raise ModelError("an ONNX file does not average over flips: leave --tta or --onnx out")
     from automed.model.exported import ExportedModel
 
-    return ExportedModel(folder, file)
+    return ExportedModel(folder, onnx)
 
 
 def predict(
@@ -122,6 +131,7 @@ def made_ahead(
     Yields:
         The path of each, and what was made, or why it cannot be used.
     """
+    threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the threads are ours
     ahead = max(2 * workers(), ahead)
 
@@ -145,6 +155,7 @@ def made_ahead(
                 yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(threads)
 
 
 def batches(made: Iterator[Item], size: int) -> Iterator[list[Item]]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from automed.audit.brief import brief
+from automed.auditing.brief import brief
 from automed.data.folds import Folds
 from automed.data.manifest import Manifest
 from automed.data.scan import reader

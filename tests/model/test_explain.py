@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import automed
 from automed.model.explain import COLUMNS, Asked, explain_files
 from automed.model.loaded import LoadedModel
 from tests.browser import CHROMIUM, Browser, browser
@@ -39,6 +40,16 @@ def explained(fitted: Path, tmp_path_factory: pytest.TempPathFactory, shell: Cal
     )
     (folder / "said.txt").write_text(said)
     return folder
+
+
+def test_python_draws_the_same(
+    explained: Path, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(explained)
+    model = fitted / "studies" / "small" / "model-folds"
+    made = automed.explain(model, "pictures", tmp_path / "maps", tested=8)
+    assert rows_of(tmp_path / "maps") == rows_of(explained / "maps")
+    assert all(line in (explained / "said.txt").read_text() for line in made.lines())
 
 
 def test_every_picture_has_its_map_and_a_broken_one_its_reason(explained: Path, fitted: Path) -> None:

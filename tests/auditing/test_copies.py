@@ -4,9 +4,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from automed.audit.copies import find_copies, find_near_copies, find_patients
-from automed.audit.finding import Finding
-from automed.audit.material import Material, load
+from automed.auditing.copies import find_copies, find_near_copies, find_patients
+from automed.auditing.finding import Finding
+from automed.auditing.material import Material, load
 from automed.data.grouping import join
 from automed.data.look_alikes import Pair, find_look_alikes
 from automed.data.phantom import draw_phantom

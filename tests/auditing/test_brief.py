@@ -2,7 +2,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from automed.audit.brief import brief
+from automed.auditing.brief import brief
 from automed.data.manifest import read_manifest
 from automed.data.settings import Data
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from automed.audit.cost import COST_HEAD, cost_lines, cost_rows
-from automed.audit.finding import Audit, Cluster, Cue, Finding, Picture, Told
-from automed.audit.show import (
+from automed.auditing.cost import COST_HEAD, cost_lines, cost_rows
+from automed.auditing.finding import Audit, Cluster, Cue, Finding, Picture, Told
+from automed.auditing.show import (
     CUE_HEAD,
     SHIFT_HEAD,
     cue_rows,

@@ -17,9 +17,9 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from automed.audit.chance import null_of, p_value, parts, permuted
-from automed.audit.finding import Cluster, Finding, Shift, Told
-from automed.audit.material import Material, without_copies
+from automed.auditing.chance import null_of, p_value, parts, permuted
+from automed.auditing.finding import Cluster, Finding, Shift, Told
+from automed.auditing.material import Material, without_copies
 
 PERMUTATIONS = 999
 _FINER = 40  # permutations a test at least, so that a sure shift shows also among many

@@ -1,8 +1,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from automed.audit.facts import find_faults, gather_facts
-from automed.audit.material import load
+from automed.auditing.facts import find_faults, gather_facts
+from automed.auditing.material import load
 
 Paint = Callable[..., Path]
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from automed.audit.finding import UNEVEN
+from automed.auditing.finding import UNEVEN
 from automed.data.manifest import Item, Manifest
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import hypergeom
 
-from automed.audit.chance import null_of, p_value, parts, permuted
-from automed.audit.finding import Cluster, Cue, Finding
-from automed.audit.look import Look
-from automed.audit.material import Material, without_copies
+from automed.auditing.chance import null_of, p_value, parts, permuted
+from automed.auditing.finding import Cluster, Cue, Finding
+from automed.auditing.look import Look
+from automed.auditing.material import Material, without_copies
 
 PERMUTATIONS = 499
 _ALPHA = 0.01

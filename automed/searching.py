@@ -6,20 +6,23 @@ import contextlib
 import socket
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.live import Live
 
-from automed.audit.brief import brief
+from automed.auditing.brief import brief
 from automed.data.cache import asked_limit
 from automed.data.folds import Folds, make_folds
 from automed.data.manifest import Manifest, read_manifest
 from automed.errors import AutomedError, Interrupted, SpaceError
 from automed.job import open_job
+from automed.loggers.choose import find_loggers
+from automed.loggers.journal import Journal, Maker, facts_of
 from automed.results.explain import full_verdict
 from automed.results.show import live_view, print_signs, print_verdict, untrainable
 from automed.results.signs import Signs
@@ -38,6 +41,7 @@ from automed.study.open import OpenStudy, find_database, open_study, reopen_stud
 from automed.study.patience import Patience
 from automed.study.preflight import preflight
 
+See = Callable[[Snapshot], None]
 _QUIET_EVERY = 30.0  # seconds between two lines where there is no screen to draw on
 
 
@@ -57,6 +61,7 @@ class Wish:
     limits: Limits = field(default_factory=Limits)
     launcher: str = "local"
     options: tuple[str, ...] = ()
+    log: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,15 @@ class Visit:
     options: tuple[str, ...] = ()
 
 
-def run_search(wish: Wish, console: Console | None = None) -> Verdict:
+def run_search(
+    wish: Wish, console: Console | None = None, *, warn: Callable[[str], None] | None = None
+) -> Verdict:
     """Search until the study has its trials, then judge the winner.
+
+    Args:
+        wish: what was asked for.
+        console: where it is drawn; standard output by default.
+        warn: is told of a logger that had to be given up; the console by default.
 
     Raises:
         UserError: the file, the images or the study have to change; nothing was run.
@@ -88,6 +100,7 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict:
     if not is_embedded(wish.storage, folder):
         find_database(wish.storage, folder)
     site = choose_site(wish.launcher, wish.options, alone=alone, workers=wish.workers)
+    makers = find_loggers(wish.log)
     asked_limit()  # a slip there is told before anything is made
     with started_ahead(site, wish.workers) as ready:
         manifest = read_images(experiment, data_path(experiment, wish), console)
@@ -96,14 +109,30 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict:
         _vet(experiment, manifest, wish, console, tried=(folder / "study.json").exists())
         with served(wish.storage, folder, make=True) as storage:
             opened = open_study(experiment, manifest, folds, folder=folder, storage=storage, old=old)
-            with contextlib.closing(opened):
-                return _run(opened, wish, ready, console)
+            tell = warn or partial(console.print, soft_wrap=True)
+            with contextlib.closing(opened), _journal(opened, makers, wish, tell) as see:
+                return _run(opened, wish, ready, console, see)
 
 
-def _run(opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console: Console) -> Verdict:
+@contextlib.contextmanager
+def _journal(
+    opened: OpenStudy, makers: Sequence[tuple[str, Maker]], wish: Wish, warn: Callable[[str], None]
+) -> Iterator[See]:
+    """What hands the search as it is now to the loggers, if there are any."""
+    if not makers:
+        yield lambda shown: None  # noqa: ARG005
+        return
+    facts = Patience(wish.limits.storage_patience)(lambda: facts_of(opened))
+    with contextlib.closing(Journal(makers, facts, warn)) as journal:
+        yield lambda shown: journal.see(shown.trials)
+
+
+def _run(
+    opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console: Console, see: See
+) -> Verdict:
     trials = opened.experiment.study.trials
     _prepare_pictures(opened, trials, wish, console)
-    outcome = _watch(opened, trials, wish, site, console)
+    outcome = _watch(opened, trials, wish, site, console, see)
     _refuse_unfinished(outcome, opened)
     winner = outcome.snapshot.best
     if winner is None:
@@ -150,7 +179,7 @@ def _help(opened: OpenStudy, visit: Visit, site: Callable[[Orders], Site], conso
         console.print(line, soft_wrap=True)
     _prepare_pictures(opened, trials, visit, console)
     host = socket.gethostname().partition(".")[0]
-    outcome = _watch(opened, trials, visit, site, console, label=host)
+    outcome = _watch(opened, trials, visit, site, console, lambda shown: None, label=host)  # noqa: ARG005
     _refuse_unfinished(outcome, opened)
     shown = outcome.snapshot
     console.print(
@@ -256,11 +285,15 @@ def _prepare_pictures(opened: OpenStudy, trials: int, wish: Wish | Visit, consol
 
 def _watch(
     opened: OpenStudy, trials: int, wish: Wish | Visit, site: Callable[[Orders], Site], console: Console,
-    label: str = "",
+    see: See, label: str = "",
 ) -> Outcome:  # fmt: skip
     """Run the workers under a live view, or with a line now and then where there is no terminal."""
 
-    def run(on_tick: Callable[[Snapshot], None]) -> Outcome:
+    def run(draw: See) -> Outcome:
+        def on_tick(shown: Snapshot) -> None:
+            draw(shown)
+            see(shown)
+
         return launch(
             opened, trials=trials, workers=wish.workers, limits=wish.limits, label=label, site=site,
             on_tick=on_tick,

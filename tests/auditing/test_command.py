@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from automed.audit.finding import Audit
+from automed.auditing.finding import Audit
 
 SPACE = """
 space:

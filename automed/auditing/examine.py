@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from automed import __version__
-from automed.audit.copies import find_copies, find_near_copies, find_patients
-from automed.audit.facts import find_faults, gather_facts
-from automed.audit.finding import SEVERITIES, Audit, Shift
-from automed.audit.material import Material
-from automed.audit.shift import find_shift
-from automed.audit.shortcut import find_shortcuts
+from automed.auditing.copies import find_copies, find_near_copies, find_patients
+from automed.auditing.facts import find_faults, gather_facts
+from automed.auditing.finding import SEVERITIES, Audit, Shift
+from automed.auditing.material import Material
+from automed.auditing.shift import find_shift
+from automed.auditing.shortcut import find_shortcuts
 from automed.data.grouping import join
 from automed.data.look_alikes import Pair, find_look_alikes
 

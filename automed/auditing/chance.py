@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from sklearn.model_selection import GroupKFold
 
-from automed.audit.finding import Null
+from automed.auditing.finding import Null
 
 
 def permuted(labels: np.ndarray, groups: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

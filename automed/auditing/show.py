@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from automed.audit.cost import COST_HEAD, cost_lines, cost_rows
-from automed.audit.finding import Audit, Cue, Finding, Shift, Told
+from automed.auditing.cost import COST_HEAD, cost_lines, cost_rows
+from automed.auditing.finding import Audit, Cue, Finding, Shift, Told
 
 STYLES = {"high": "bold red", "medium": "yellow", "low": "cyan"}
 _FEW = 3  # groups of pictures, or details, that are named

@@ -10,23 +10,21 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from automed.audit.cost import Price
-from automed.audit.examine import examine, look_for_near_copies
-from automed.audit.material import load
-from automed.audit.show import print_audit
+from automed.auditing.cost import Price
+from automed.auditing.examine import examine, look_for_near_copies
+from automed.auditing.finding import Audit
+from automed.auditing.material import load
+from automed.auditing.show import print_audit
 from automed.data.cache import replacing
 from automed.data.settings import Data
 from automed.errors import Fault, UserError
 from automed.screen import make_console, progress_bar
 
-CLEAN, FINDINGS = 0, 1
-"""What the command returns; data that cannot be used is an error, with code 2."""
-
 
 def run_audit(
     path: Path, settings: Data | None = None, *, json: Path | None = None, html: Path | None = None,
     price: Price | None = None, console: Console | None = None,
-) -> int:  # fmt: skip
+) -> Audit:  # fmt: skip
     """Audit a data set, print what is found, and write what is asked for.
 
     Args:
@@ -60,13 +58,13 @@ def run_audit(
         audit.write(json)
         console.print(f"wrote {json}", soft_wrap=True)
     if html is not None:
-        from automed.audit.page import audit_page
+        from automed.auditing.page import audit_page
 
         page = audit_page(audit, material.read)
         with replacing(html) as stream:
             stream.write(page.encode(errors="backslashreplace"))
         console.print(f"wrote {html}", soft_wrap=True)
-    return FINDINGS if audit.findings else CLEAN
+    return audit
 
 
 def _refuse(*files: Path | None) -> None:

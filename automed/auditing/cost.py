@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from automed.audit.finding import FEWEST_NEW, Cost, Estimate, Leak
-from automed.audit.material import Material
+from automed.auditing.finding import FEWEST_NEW, Cost, Estimate, Leak
+from automed.auditing.material import Material
 from automed.data.look_alikes import Pair
 
 Price = Callable[[Material, Sequence[Pair], Callable[[int, int], None]], Cost]

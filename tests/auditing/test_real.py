@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from automed.audit.examine import examine
-from automed.audit.finding import Audit, Finding
-from automed.audit.material import load
+from automed.auditing.examine import examine
+from automed.auditing.finding import Audit, Finding
+from automed.auditing.material import load
 
 Shared = Callable[[str], Path]
 

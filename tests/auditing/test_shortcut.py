@@ -6,9 +6,9 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.naive_bayes import CategoricalNB
 
-from automed.audit.chance import parts
-from automed.audit.material import load
-from automed.audit.shortcut import _indicators, _score, find_shortcuts
+from automed.auditing.chance import parts
+from automed.auditing.material import load
+from automed.auditing.shortcut import _indicators, _score, find_shortcuts
 
 Paint = Callable[..., Path]
 

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from automed.audit.chance import p_value, permuted
-from automed.audit.material import load
-from automed.audit.shift import _aucs, fewest_unseen, find_shift
+from automed.auditing.chance import p_value, permuted
+from automed.auditing.material import load
+from automed.auditing.shift import _aucs, fewest_unseen, find_shift
 
 Paint = Callable[..., Path]
 

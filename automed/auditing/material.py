@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from automed.audit.finding import Picture
-from automed.audit.look import Look, look_at_all, picture_reader
+from automed.auditing.finding import Picture
+from automed.auditing.look import Look, look_at_all, picture_reader
 from automed.data.grouping import declared_groups
 from automed.data.holdout import spelled
 from automed.data.manifest import Item, Manifest, numbers_first, open_source

@@ -7,8 +7,8 @@ from collections.abc import Sequence, Sized
 
 import numpy as np
 
-from automed.audit.finding import Cluster, Finding
-from automed.audit.material import Material
+from automed.auditing.finding import Cluster, Finding
+from automed.auditing.material import Material
 from automed.data.look_alikes import Pair
 
 _KEEP_APART = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from statistics import median_low
 
-from automed.audit.finding import UNEVEN, Facts, Finding
-from automed.audit.material import Material, shortened
+from automed.auditing.finding import UNEVEN, Facts, Finding
+from automed.auditing.material import Material, shortened
 
 _VERY_UNEVEN = 5.0
 
