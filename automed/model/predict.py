@@ -171,28 +171,27 @@ def batches(made: Iterator[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _rows(model: Predictor, batch: Sequence[Prepared]) -> list[Row]:
-    good = [images for _, images in batch if not isinstance(images, str)]
-    found = iter(rows_of(model.card, model.predict(good)) if good else ())
-    rows = []
-    for path, images in batch:
-        rows.append(Row(path, reason=images) if isinstance(images, str) else next(found)(path))
-    return rows
+    good = [(path, images) for path, images in batch if not isinstance(images, str)]
+    paths = [path for path, _ in good]
+    found = iter(rows_of(model.card, paths, model.predict([images for _, images in good])) if good else ())
+    return [
+        Row(path, reason=images) if isinstance(images, str) else next(found) for path, images in batch
+    ]  # fmt: skip
 
 
-def rows_of(card: Card, said: Predicted) -> list[Callable[[str], Row]]:
-    """For each picture what makes its row, once it is told its path."""
-    return [_row_of(card, said, place) for place in range(len(said.probability))]
+def rows_of(card: Card, paths: Sequence[str], said: Predicted) -> list[Row]:
+    """The rows of pictures that a model said something of."""
+    return [_row_of(card, path, said, place) for place, path in enumerate(paths)]
 
 
-def _row_of(card: Card, said: Predicted, place: int) -> Callable[[str], Row]:
-    probability = tuple(said.probability[place].tolist())
+def _row_of(card: Card, path: str, said: Predicted, place: int) -> Row:
     score = float(said.outlier[place])
     known = score == score  # NaN: the model has no score
     inside = tuple(
         name for name, held in zip(card.classes, said.inside[place].tolist(), strict=True) if held
     )  # fmt: skip
-    return lambda path: Row(
-        path, card.classes[int(said.probability[place].argmax())], probability,
+    return Row(
+        path, card.classes[int(said.probability[place].argmax())], tuple(said.probability[place].tolist()),
         float(said.spread[place]) if len(said.members) > 1 else None, inside,
         score if known else None, bool(said.flagged[place]) if known else None,
     )  # fmt: skip
