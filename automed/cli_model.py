@@ -130,7 +130,7 @@ def predict(
 
     with progress_bar(make_console(), "predicting") as advance:
         tally = predict_files(model, images, out, flip=tta == "flips", onnx=onnx, progress=advance)
-    typer.echo(f"{tally.pictures:,} pictures, {tally.broken:,} could not be read, {tally.flagged:,} outliers")
+    typer.echo(tally.line(exported=onnx is not None))
     typer.echo(f"written: {out}")
 
 

@@ -32,8 +32,8 @@ class Predictions:
     `paths` tells which they are (`images[7]` of an array). `labels` (N,) are the predicted classes,
     `probability` (N, classes) is calibrated. `sets` (N, classes) is True for the classes in a picture's
     prediction set. `spread` (N,) is the standard deviation of the predicted class's probability over the
-    members, NaN where there is one. `outlier` (N,) is the outlier score, NaN where the model has none, and
-    `flagged` (N,) whether it is above the threshold.
+    members, NaN where there is one. `outlier` (N,) is the outlier score, and `flagged` (N,) whether it is
+    above the threshold; both are None where nobody looked: an ONNX file has no outlier score.
     """
 
     paths: tuple[str, ...]
@@ -41,8 +41,8 @@ class Predictions:
     probability: np.ndarray
     sets: np.ndarray
     spread: np.ndarray
-    outlier: np.ndarray
-    flagged: np.ndarray
+    outlier: np.ndarray | None
+    flagged: np.ndarray | None
 
 
 class Classifier:
@@ -221,6 +221,7 @@ class _Collected:
         self._paths: list[str] = []
         self._faults: list[Fault] = []
         self._batches: list[tuple[np.ndarray, ...]] = []
+        self._scored = False
 
     def add(self, rows: Sequence[Row]) -> None:
         """Take some more."""
@@ -232,6 +233,7 @@ class _Collected:
             return
         self._paths += [row.path for row in good]
         nan = float("nan")
+        self._scored = good[0].outlier is not None
         self._batches.append(
             (
                 np.array([row.label for row in good]),
@@ -253,5 +255,6 @@ class _Collected:
 
         if self._faults:
             raise DataError(self._faults)
-        columns = [np.concatenate(column) for column in zip(*self._batches, strict=True)]
-        return Predictions(tuple(self._paths), *columns)
+        *columns, outlier, flagged = (np.concatenate(one) for one in zip(*self._batches, strict=True))
+        looked = (outlier, flagged) if self._scored else (None, None)
+        return Predictions(tuple(self._paths), *columns, *looked)

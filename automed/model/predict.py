@@ -46,11 +46,32 @@ class Predictor(Protocol):
 
 @dataclass
 class Tally:
-    """How many pictures there were, could not be read, were flagged as outliers."""
+    """How many pictures there were, could not be read, were flagged as outliers (None: nobody looked)."""
 
     pictures: int = 0
     broken: int = 0
-    flagged: int = 0
+    flagged: int | None = None
+
+    def take(self, rows: Sequence[Row]) -> None:
+        """Count some more."""
+        self.pictures += len(rows)
+        self.broken += sum(bool(row.reason) for row in rows)
+        looked = [row.flagged for row in rows if row.flagged is not None]
+        if looked:
+            self.flagged = (self.flagged or 0) + sum(looked)
+
+    def line(self, *, exported: bool) -> str:
+        """It in words; an exported file has no outlier score."""
+        words = [_counted(self.pictures, "picture"), f"{self.broken:,} could not be read"]
+        if self.flagged is not None:
+            words.append(_counted(self.flagged, "outlier"))
+        elif self.broken < self.pictures:
+            words.append(f"no outlier score from {'an ONNX file' if exported else 'this model'}")
+        return ", ".join(words)
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def predict_files(
@@ -104,9 +125,7 @@ def predict(
         for batch in batches(made, model.batch):
             rows = _rows(model, batch)
             sink.add(rows)
-            tally.pictures += len(rows)
-            tally.broken += sum(bool(row.reason) for row in rows)
-            tally.flagged += sum(bool(row.flagged) for row in rows)
+            tally.take(rows)
             if progress is not None:
                 progress(tally.pictures, total)
     return tally
@@ -185,13 +204,12 @@ def rows_of(card: Card, paths: Sequence[str], said: Predicted) -> list[Row]:
 
 
 def _row_of(card: Card, path: str, said: Predicted, place: int) -> Row:
-    score = float(said.outlier[place])
-    known = score == score  # NaN: the model has no score
     inside = tuple(
         name for name, held in zip(card.classes, said.inside[place].tolist(), strict=True) if held
     )  # fmt: skip
     return Row(
         path, card.classes[int(said.probability[place].argmax())], tuple(said.probability[place].tolist()),
         float(said.spread[place]) if len(said.members) > 1 else None, inside,
-        score if known else None, bool(said.flagged[place]) if known else None,
+        None if said.outlier is None else float(said.outlier[place]),
+        None if said.flagged is None else bool(said.flagged[place]),
     )  # fmt: skip

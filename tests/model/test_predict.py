@@ -139,6 +139,7 @@ def test_what_was_searched_is_rarely_flagged_and_what_is_far_from_it_is(
 ) -> None:
     """Whether noise is told from slices is up to the features: README has what was measured of that."""
     own = predict_files(folds, [fitted / "images" / "Training"], tmp_path / "a.csv")
+    assert own.flagged is not None
     assert own.flagged <= 0.1 * own.pictures
     copy = Path(shutil.copytree(folds, tmp_path / "model"))
     card = read_card(copy)
