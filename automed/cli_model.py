@@ -124,7 +124,7 @@ def predict(
         Path | None, typer.Option(help="Run this file, exported from the model, in its place.")
     ] = None,
 ) -> None:
-    """Predict pictures, however many: label, probabilities, prediction set, outliers; tells broken ones."""
+    """Predict pictures: label, probabilities, prediction set, outliers; exit code 2: none could be read."""
     from automed.model.predict import predict_files
     from automed.screen import make_console, progress_bar
 
@@ -132,6 +132,9 @@ def predict(
         tally = predict_files(model, images, out, flip=tta == "flips", onnx=onnx, progress=advance)
     typer.echo(tally.line(exported=onnx is not None))
     typer.echo(f"written: {out}")
+    if tally.broken == tally.pictures:
+        typer.echo(f"none of the pictures could be read: {out} says why of each", err=True)
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -183,7 +186,7 @@ def explain(
 
     with progress_bar(make_console(), "explaining") as advance:
         made = explain_files(model, images, out, Asked(method, of, tested), progress=advance)
-    typer.echo(f"{made.pictures:,} pictures, {made.unread:,} could not be read")
+    typer.echo(f"{made.pictures:,} picture{'s' * (made.pictures != 1)}, {made.unread:,} could not be read")
     for line in made.lines():
         typer.echo(line)
     typer.echo(f"written: {out / PAGE}, and beside it each picture with its map")
