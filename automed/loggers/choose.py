@@ -40,7 +40,8 @@ def find_loggers(wished: Sequence[str]) -> list[tuple[str, Maker]]:
 def _find(name: str, where: str) -> Maker:
     if name not in LOGGERS:
         known = " and ".join(LOGGERS)
-        raise StudyError(Fault(f"there is no logger '{name}'; there are {known}", hint=nearest(name, list(LOGGERS))))
+        fault = f"there is no logger '{name}'; there are {known}"
+        raise StudyError(Fault(fault, hint=nearest(name, list(LOGGERS))))
     if importlib.util.find_spec(LOGGERS[name]) is None:
         raise StudyError(f"logger {name} needs a package: pip install 'automed[{name}]'")
     if name == "mlflow":

@@ -47,7 +47,7 @@ def find_mlflow(address: str) -> MlflowClient:
         raise StudyError(Fault(f"logger mlflow={mask(address)}: {fault}", hint=hint))
     uri = address or os.environ.get(_URI, "")
     if not uri:
-        raise StudyError(Fault("logger mlflow: nobody says where it is", hint=f"write mlflow=URI, or set ${_URI}"))
+        raise StudyError(Fault("logger mlflow: nobody says where", hint=f"write mlflow=URI, or set ${_URI}"))
     if "://" not in uri:
         hint = "write sqlite:///mlflow.db, or http://HOST:5000"
         raise StudyError(Fault(f"logger mlflow: '{mask(uri)}' is no address", hint=hint))
