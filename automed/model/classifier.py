@@ -51,8 +51,8 @@ class Classifier:
     Pictures are given to its methods as a path or a list of paths (folders of any depth, whose pictures come
     by name; pictures; CSV files with a column `path`; npz files), or as an array (N, H, W), (N, H, W, 1) or
     (N, H, W, 3) of uint8, 0 to 255, or of uint16, of which each picture is stretched from its smallest to its
-    largest value; or a list of such pictures of any sizes. They are prepared as in training (cropped, resized,
-    normalised): hand them over as they are. Few of them are in memory at a time.
+    largest value; or a list of such pictures of any sizes. They are prepared as in training (cropped,
+    resized, normalised): hand them over as they are. Few of them are in memory at a time.
 
     Attributes:
         classes_: (classes,) the names of the classes, in the order of the columns of `predict_proba`.
