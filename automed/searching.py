@@ -143,8 +143,9 @@ def _run(
     print_verdict(verdict, console)
     print_signs(Signs(opened, record.records(opened.study)).lines(), console)
     console.print(
-        f"All of it stands in {opened.folder}; see it with: automed dashboard {opened.name}", soft_wrap=True
-    )
+        f"All of it stands in {opened.folder}; next: automed report {opened.name} (what came of it), "
+        f"automed fit {opened.name} (a model to use), automed dashboard {opened.name}", soft_wrap=True,
+    )  # fmt: skip
     return verdict
 
 

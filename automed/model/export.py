@@ -157,11 +157,12 @@ def _pictures(model: LoadedModel, images: Sequence[Path]) -> Arrays:
             for preprocess, size in model.ways
         ]
     stream = open_stream(images)
-    step = max(1, stream.count // _MOST)
+    count = min(stream.count, _MOST)
+    wanted = {row * stream.count // count for row in range(count)}
     prepared: list[list[np.ndarray]] = []
     with decoding():
         for number, picture in enumerate(stream):
-            if number % step == 0 and len(prepared) < _MOST:
+            if number in wanted:
                 try:
                     prepared.append(model.prepare(picture.read()))
                 except BadPictureError:
