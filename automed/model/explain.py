@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from automed.data.cache import replacing_folder
 from automed.data.scan import Progress
 from automed.data.stream import Stream, open_stream
 from automed.errors import DataError, Fault, ModelError, nearest
@@ -95,7 +93,7 @@ def explain_files(
     model = LoadedModel(folder)
     target = _class_of(model.card, asked.of)
     maps = maps_of(model, asked.method)
-    with _folder(out) as part:
+    with replacing_folder(out) as part:
         made = _Work(model, maps, asked, target, part).run(stream, progress)
         _refuse_unread(made)
         (part / PAGE).write_text(explain_page(made), encoding="utf-8")
@@ -250,31 +248,14 @@ def _refuse_occupied(out: Path) -> None:
     Raises:
         ModelError: it does.
     """
-    if out.is_dir() and (not any(out.iterdir()) or (out / MARK).is_file()):
-        return
+    if out.is_dir():
+        there = {file.name for file in out.iterdir() if not file.name.startswith(".")}
+        if not there or {MARK} <= there <= {MARK, TABLE, PAGE, PICTURES}:
+            return
     if out.exists() or out.is_symlink():
         raise ModelError(Fault("there is something else already; maps need a folder of their own", str(out)))
     if not out.absolute().parent.is_dir():
         raise ModelError(Fault("there is no such folder to write to", file=str(out.parent)))
-
-
-@contextlib.contextmanager
-def _folder(out: Path) -> Iterator[Path]:
-    """A folder that takes the place of an older one when the block ends well, and never before."""
-    part = out.with_name(f".{out.name}.{secrets.token_hex(8)}")
-    part.mkdir()
-    try:
-        yield part
-        if out.exists():
-            old = out.with_name(f".{out.name}.{secrets.token_hex(8)}")
-            out.rename(old)
-            part.rename(out)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            part.rename(out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def _summary(made: Explained) -> dict[str, Any]:
