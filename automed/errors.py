@@ -134,6 +134,11 @@ def out_of_memory(error: BaseException | None) -> bool:
     return here or out_of_memory(error.__cause__ or error.__context__)
 
 
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """What an error says, on one line, cut after so many characters."""
+    return " ".join(str(error).split())[:most]
+
+
 def nearest(word: str, allowed: Sequence[str]) -> str:
     """A hint that names the closest allowed word, or nothing when none is close."""
     close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.6)

@@ -23,7 +23,7 @@ from automed.model.card import Card, ClassThreshold, Member, Outliers, Score, So
 from automed.model.combined import Features, Fed, load_member
 from automed.model.folder import sha256, write_model
 from automed.results import calibration, conformal
-from automed.results.attention import mean_std, read_member
+from automed.results.attention import read_member
 from automed.results.calibrate import Answers
 from automed.settings import Scalar
 
@@ -170,15 +170,18 @@ def _outliers(
     inside, scales, held_out, said, kept = [], [], [], [], []
     judged = [outliers.draw((part.gauge or part).unseen, seed) for part in parts]
     for number, (part, member) in enumerate(zip(parts, members, strict=True)):
-        distance = _apart(part.gauge or part, member, manifest, seed)
+        bank, new = outliers.draw(part.learnt, seed), outliers.draw(part.unseen, seed)
+        seen = look(folder, member, manifest, np.concatenate([bank, new, manifest.test]))
+        features, own, tested = np.split(seen.features, [len(bank), len(bank) + len(new)])
+        reference = features.astype(np.float16)  # as it is kept, so it is compared with
+        if part.gauge is None:
+            distance = _apart(own, new, reference, bank, manifest)
+        else:
+            distance = _gauged(part.gauge, manifest, seed)
         scales.append(outliers.scale_of(distance))
         inside.append(distance / scales[-1])
-        bank = outliers.draw(part.learnt, seed)
-        seen = look(folder, member, manifest, np.concatenate([bank, manifest.test]))
-        reference = seen.features[: len(bank)].astype(np.float16)
-        lie = outliers.distances(seen.features[len(bank) :], reference.astype(np.float32))
-        held_out.append(lie / scales[-1])
-        said.append(seen.probability[len(bank) :])
+        held_out.append(outliers.distances(tested, reference.astype(np.float32)) / scales[-1])
+        said.append(seen.probability[len(bank) + len(new) :])
         file = folder / f"reference-{number}.safetensors"
         file.write_bytes(save({"features": torch.from_numpy(reference)}))
         kept.append(msgspec.structs.replace(member, reference=file.name, reference_sha256=sha256(file)))
@@ -187,22 +190,28 @@ def _outliers(
     # What one fold's network had not seen others had; the gauges of refits are all of one fold.
     scores = np.mean(inside, axis=0) if all(one.gauge for one in parts) else np.concatenate(inside)
     threshold = outliers.threshold_of(scores)
-    new = ~np.isin(manifest.test, manifest.straddling)
+    unknown = ~np.isin(manifest.test, manifest.straddling)
     flagged = np.mean(held_out, axis=0) > threshold
     found = Outliers(
         neighbours=outliers.NEIGHBOURS, scales=tuple(scales), threshold=threshold, quantile=outliers.QUANTILE,
         pictures=len(scores), groups=len(np.unique(manifest.groups[np.concatenate(judged)])),
-        held_out=float(flagged[new].mean()) if new.any() else None,
+        held_out=float(flagged[unknown].mean()) if unknown.any() else None,
     )  # fmt: skip
     return found, said, tuple(kept)
 
 
-def _apart(one: Part, member: Member, manifest: Manifest, seed: int) -> np.ndarray:
-    """How far (m,) pictures that a network had not seen lie from those it learnt from, and from no kin."""
-    learnt, unseen = outliers.draw(one.learnt, seed), outliers.draw(one.unseen, seed)
-    mean, std = mean_std(one.weights)
-    itself = msgspec.structs.replace(member, weights=one.weights.name, mean=mean, std=std)
-    seen = look(one.weights.parent, itself, manifest, np.concatenate([learnt, unseen]))
-    reference = seen.features[: len(learnt)].astype(np.float16)  # as it is kept, so it is compared with
-    other = manifest.groups[unseen][:, None] != manifest.groups[learnt][None]
-    return outliers.distances(seen.features[len(learnt) :], reference.astype(np.float32), apart=other)
+def _gauged(one: Part, manifest: Manifest, seed: int) -> np.ndarray:
+    """How far (m,) pictures lie that the network of a fold had not seen."""
+    bank, new = outliers.draw(one.learnt, seed), outliers.draw(one.unseen, seed)
+    member = read_member(one.config, one.weights, len(manifest.classes))
+    seen = look(one.weights.parent, member, manifest, np.concatenate([bank, new]))
+    features, own = np.split(seen.features, [len(bank)])
+    return _apart(own, new, features.astype(np.float16), bank, manifest)
+
+
+def _apart(
+    features: np.ndarray, rows: np.ndarray, reference: np.ndarray, bank: np.ndarray, manifest: Manifest
+) -> np.ndarray:
+    """How far features (m, d) of some rows lie from those (n, d) of a bank, and from no kin of theirs."""
+    other = manifest.groups[rows][:, None] != manifest.groups[bank][None]
+    return outliers.distances(features, reference.astype(np.float32), apart=other)

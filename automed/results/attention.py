@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from automed.errors import AutomedError
+from automed.errors import AutomedError, one_line
 from automed.settings import Scalar
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 """A picture, and the same with its map over it."""
 
 
-def mean_std(weights: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _mean_std(weights: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """What training normalised pictures with.
 
     Raises:
@@ -52,7 +52,7 @@ def read_member(config: Mapping[str, Scalar], weights: Path, classes: int) -> Me
     from automed.models.build import timm_arguments
 
     settings: TrialConfig = from_flat(dict(config))
-    mean, std = mean_std(weights)
+    mean, std = _mean_std(weights)
     channels = settings.preprocess.channels
     return Member(
         trial=0, fold=None, share=1.0, weights=weights.name, sha256="", network=settings.model,
@@ -106,7 +106,7 @@ class Attention:
             try:
                 self._maps = maps_of_weights(self.config, self.weights, self.classes)
             except AutomedError as error:
-                self.missing = " ".join(str(error).split())
+                self.missing = one_line(error)
         began = time.monotonic()
         while len(found) < len(pixels):
             if self._maps is None or self.seconds <= 0:
