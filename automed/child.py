@@ -54,7 +54,7 @@ from safetensors.torch import save_file
 
 from automed.config import TrialConfig
 from automed.data.cache import replacing
-from automed.errors import TrialError, UserError, out_of_memory
+from automed.errors import TrialError, UserError, one_line, out_of_memory
 from automed.job import CHECKPOINT, open_job
 from automed.models.build import check_network
 from automed.models.weights import weight_source
@@ -273,7 +273,7 @@ def answer(line: Line, request: dict[str, Any]) -> None:
 
 def _fault(error: Exception) -> tuple[str, str]:
     """The kind of a fault (see `automed.study.attempt`) and its reason in one line."""
-    text = " ".join(str(error).split())[:300]
+    text = one_line(error, 300)
     if isinstance(error, TrialError) and error.kind == "memory":
         return "memory", text
     if out_of_memory(error):  # also where whoever met it took it for something else

@@ -11,6 +11,9 @@ from automed.options import STUDIES, Coverage, Named, Storage, Studies
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
+Images = Annotated[
+    list[Path], typer.Argument(help="Folders, pictures, CSV files with a column path, npz files.")
+]
 ModelFolder = Annotated[Path, typer.Argument(help="A model folder, of `automed fit` or `automed ensemble`.")]
 
 
@@ -110,9 +113,7 @@ def ensemble(
 @app.command()
 def predict(
     model: ModelFolder,
-    images: Annotated[
-        list[Path], typer.Argument(help="Folders, pictures, CSV files with a column path, npz files.")
-    ],
+    images: Images,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Where to write; .csv, or .parquet (needs automed[parquet]).")
     ] = Path("predictions.csv"),
@@ -162,9 +163,7 @@ def export(
 @app.command()
 def explain(
     model: ModelFolder,
-    images: Annotated[
-        list[Path], typer.Argument(help="Folders, pictures, CSV files with a column path, npz files.")
-    ],
+    images: Images,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="A folder: pictures, maps.csv, maps.html, explained.json.")
     ] = Path("maps"),
@@ -182,8 +181,8 @@ def explain(
 ) -> None:
     """Draw where a model looks (needs automed[explain]), and test whether those maps mean anything."""
     from automed.model.explain import PAGE, Asked, explain_files
-    from automed.model.faithful import counted
     from automed.screen import make_console, progress_bar
+    from automed.sizes import counted
 
     with progress_bar(make_console(), "explaining") as advance:
         made = explain_files(model, images, out, Asked(method, of, tested), progress=advance)

@@ -1,4 +1,4 @@
-"""Numbers of bytes as people write them: read and told."""
+"""Numbers as people write them: bytes, read and told, and how many there are of something."""
 
 from __future__ import annotations
 
@@ -29,3 +29,8 @@ def size_text(size: int) -> str:
     name = next((name for name in ("TB", "GB") if size >= _UNITS[name]), "MB")
     count = size / _UNITS[name]
     return f"{count:.1f} {name}" if round(count, 1) < 10 and round(count, 1) % 1 else f"{count:,.0f} {name}"
+
+
+def counted(count: int, what: str) -> str:
+    """How many there are of something, in words: 1 picture, 2,870 pictures."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")

@@ -21,7 +21,21 @@ from automed.auditing.show import (
     summary,
 )
 from automed.data.decode import BadPictureError, decoding
-from automed.page.parts import Badge, Cell, Lines, Page, Part, Range, Row, Section, Table, Tile, Tone, Wall
+from automed.page.parts import (
+    Badge,
+    Cell,
+    Lines,
+    Page,
+    Part,
+    Range,
+    Row,
+    Section,
+    Table,
+    Tile,
+    Tone,
+    Wall,
+    as_sentence,
+)
 from automed.page.picture import missing, tile
 from automed.page.render import render
 
@@ -139,10 +153,9 @@ def _section(anchor: str, finding: Finding, draw: Callable[[Picture], Tile]) -> 
         parts.append(Lines("All of it", finding.details))
     figures = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in finding.evidence.items())
     parts.append(Lines("The numbers", [figures]))
-    sentence = finding.sentence[:1].upper() + finding.sentence[1:] + "."
     return Section(
         anchor, f"{finding.kind}: {finding.count:,}", Badge(finding.severity, _TONES[finding.severity]),
-        [sentence, f"What to do: {finding.advice}."], parts,
+        [as_sentence(finding.sentence), f"What to do: {finding.advice}."], parts,
     )  # fmt: skip
 
 

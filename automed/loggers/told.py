@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from automed import __version__
+from automed.errors import one_line
 from automed.settings import Scalar
 from automed.study.record import TrialRecord, folder_name
 from automed.study.storage import mask
@@ -137,4 +138,4 @@ def what_broke(error: BaseException) -> str:
     """What an error came of in the end, in one line and without a password."""
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
-    return mask(" ".join(str(error).split())[:300]) or type(error).__name__
+    return mask(one_line(error, 300)) or type(error).__name__

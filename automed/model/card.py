@@ -17,7 +17,7 @@ import msgspec
 from automed import __version__
 from automed.data.cache import replacing
 from automed.data.settings import Preprocess
-from automed.errors import Fault, ModelError
+from automed.errors import Fault, ModelError, one_line
 from automed.models.settings import Model
 
 CARD = "card.json"
@@ -184,7 +184,7 @@ def read_card(folder: Path) -> Card:
             Fault("is no model folder: it has no card.json", file=str(folder), hint=hint)
         ) from None
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise ModelError(Fault(f"cannot be read: {_line(error)}", file=str(file))) from None
+        raise ModelError(Fault(f"cannot be read: {one_line(error, 200)}", file=str(file))) from None
     if tree.get("format") != _FORMAT:
         raise ModelError(Fault("is not the card of a model of automed", file=str(file)))
     if tree.get("format_version") != VERSION:
@@ -196,7 +196,7 @@ def read_card(folder: Path) -> Card:
     try:
         card = msgspec.convert(tree, Card)
     except msgspec.ValidationError as error:
-        message = f"was written by another automed: {_line(error)}"
+        message = f"was written by another automed: {one_line(error, 200)}"
         raise ModelError(Fault(message, file=str(file), hint=_OTHER)) from None
     if why := _contradiction(card):
         raise ModelError(Fault(f"contradicts itself: {why}", file=str(file)))
@@ -205,10 +205,6 @@ def read_card(folder: Path) -> Card:
 
 def _digest(tree: dict[str, Any]) -> str:
     return hashlib.sha256(msgspec.json.encode(tree)).hexdigest()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _contradiction(card: Card) -> str:

@@ -9,11 +9,12 @@ import numpy as np
 from automed import __version__
 from automed.model import faithful
 from automed.model.explain import Explained
-from automed.model.faithful import MAPS, STEPS, counted
+from automed.model.faithful import MAPS, STEPS
 from automed.model.maps import NAMES
 from automed.page.figure import Figure, Line, Mark, axis
 from automed.page.parts import Lines, Page, Part, Plots, Row, Section, Table, Wall
 from automed.page.render import render
+from automed.sizes import counted
 
 _WORDS = {"map": "the map", "random": "a random map, as coarse", "centre": "a blob in the middle"}
 _READ = (

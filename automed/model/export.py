@@ -29,7 +29,7 @@ from automed.data.decode import BadPictureError, decoding
 from automed.data.prepare import Way
 from automed.data.settings import Preprocess
 from automed.data.stream import open_stream
-from automed.errors import Fault, ModelError
+from automed.errors import Fault, ModelError, one_line
 from automed.model.card import CARD, Card, Exported, write_card
 from automed.model.combined import ways_of
 from automed.model.folder import sha256
@@ -315,7 +315,7 @@ def open_session(content: bytes) -> Any:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises errors of its own for each thing that is wrong
-        why = " ".join(str(error).split())[:200]
+        why = one_line(error, 200)
         raise ModelError(f"is not an ONNX file, or a damaged one: {why}") from None
 
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from automed.model.maps import Shown, area, within
+from automed.sizes import counted
 
 STEPS = 16
 MAPS = ("map", "random", "centre")
@@ -191,11 +192,6 @@ def likeness_lines(probes: Probes) -> list[str]:
         lines.append(f"Rank correlation with the map of the same network with {what}: {found.value:.2f} "
                      f"(95 % {found.low:.2f} to {found.high:.2f}; {verdict}).")  # fmt: skip
     return lines
-
-
-def counted(count: int, what: str) -> str:
-    """How many there are of something, in words."""
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _signed(one: Interval) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automed.data.cache import replacing_folder
-from automed.errors import Fault, ModelError
+from automed.errors import Fault, ModelError, one_line
 from automed.model.card import CARD, Card, read_card, write_card
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        message = f"is not a safetensors file, or a damaged one: {' '.join(str(error).split())[:200]}"
+        message = f"is not a safetensors file, or a damaged one: {one_line(error, 200)}"
         hint = "pickled weights are never opened" if _pickled(file) else ""
         raise ModelError(Fault(message, file=str(file), hint=hint)) from None
 

@@ -21,6 +21,7 @@ from automed.errors import ModelError
 from automed.model.card import Card
 from automed.model.loaded import LoadedModel, Predicted
 from automed.model.table import Row, Sink, open_sink, refuse_ending
+from automed.sizes import counted
 
 _AHEAD = 64 << 20  # bytes of prepared pictures that may wait for the network
 _MOST_AHEAD = 2  # batches that may wait
@@ -62,16 +63,12 @@ class Tally:
 
     def line(self, *, exported: bool) -> str:
         """It in words; an exported file has no outlier score."""
-        words = [_counted(self.pictures, "picture"), f"{self.broken:,} could not be read"]
+        words = [counted(self.pictures, "picture"), f"{self.broken:,} could not be read"]
         if self.flagged is not None:
-            words.append(_counted(self.flagged, "outlier"))
+            words.append(counted(self.flagged, "outlier"))
         elif self.broken < self.pictures:
             words.append(f"no outlier score from {'an ONNX file' if exported else 'this model'}")
         return ", ".join(words)
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def predict_files(

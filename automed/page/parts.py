@@ -46,6 +46,11 @@ class Heat:
 Cell = str | Badge | Range | Heat
 
 
+def as_sentence(line: str) -> str:
+    """Words that were a line on the screen, as a sentence of a page."""
+    return f"{line[:1].upper()}{line[1:]}."
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of cells below a head.

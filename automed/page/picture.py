@@ -23,22 +23,24 @@ _TINY = 64  # a smaller picture is kept as it is, pixel by pixel
 
 def tile(pixels: np.ndarray, caption: str, alt: str) -> Tile:
     """A thumbnail of pixels (H, W) or (H, W, 3), uint8, in its own shape."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    return _tile(image, caption, alt, SIDE)
+    return _tile(_thumbnail(pixels), caption, alt, SIDE)
 
 
 def pair(left: np.ndarray, right: np.ndarray, caption: str, alt: str) -> Tile:
     """Two thumbnails side by side: (H, W) or (H, W, 3), uint8, of one size."""
-    images = [Image.fromarray(one) for one in (left, right)]
-    for image in images:
-        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    images = [_thumbnail(one) for one in (left, right)]
     width, height = images[0].size
     both = Image.new("RGB", (2 * width, height))
     for place, image in enumerate(images):
         both.paste(image, (place * width, 0))
     made = _tile(both, caption, alt, 2 * SIDE)
     return dataclasses.replace(made, pair=True)
+
+
+def _thumbnail(pixels: np.ndarray) -> Image.Image:
+    image = Image.fromarray(pixels)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return image
 
 
 def _tile(image: Image.Image, caption: str, alt: str, side: int) -> Tile:
@@ -70,9 +72,7 @@ def sheet(title: str, pictures: Sequence[tuple[np.ndarray, np.ndarray, str]], ac
     for number, (left, right, caption) in enumerate(pictures):
         at = gap + number % across * (2 * SIDE + gap), pad + number // across * height
         for place, pixels in enumerate((left, right)):
-            image = Image.fromarray(pixels)
-            image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-            page.paste(image, (at[0] + place * SIDE, at[1]))
+            page.paste(_thumbnail(pixels), (at[0] + place * SIDE, at[1]))
         lines = textwrap.wrap(caption, _LETTERS, max_lines=2, placeholder="…")
         draw.text((at[0], at[1] + SIDE + 4), "\n".join(lines), "#57606a", font)
     stream = io.BytesIO()

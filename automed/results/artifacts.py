@@ -19,7 +19,7 @@ import numpy as np
 from automed.data.decode import decoding
 from automed.data.manifest import Manifest
 from automed.data.scan import reader
-from automed.errors import AutomedError
+from automed.errors import AutomedError, one_line
 from automed.page.picture import sheet
 from automed.page.render import render_figure, render_matrix
 from automed.results import figures
@@ -125,8 +125,7 @@ class Artifacts:
         try:
             return artifact.mimetype, self._kept(artifact) if artifact.mimetype == _JPEG else artifact.draw()
         except (AutomedError, OSError, ValueError) as error:
-            lines = " ".join(str(error).split())
-            return "text/plain; charset=utf-8", f"cannot be drawn: {lines}".encode()
+            return "text/plain; charset=utf-8", f"cannot be drawn: {one_line(error)}".encode()
 
     def _kept(self, wall: Artifact) -> bytes:
         """A wall, drawn once however many ask for it."""

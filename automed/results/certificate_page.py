@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from automed import __version__
-from automed.page.parts import Badge, Cell, Lines, Page, Part, Range, Section, Table
+from automed.page.parts import Badge, Cell, Lines, Page, Part, Range, Section, Table, as_sentence
 from automed.results.cells import (
     CALIBRATION_HEAD,
     class_table,
@@ -160,7 +160,7 @@ def _calibration(of: Evidence) -> Section:
 
 def _data(of: Evidence) -> Section:
     manifest = of.manifest
-    lines = [f"{line[:1].upper()}{line[1:]}." for line in of.warnings]
+    lines = [as_sentence(line) for line in of.warnings]
     test = (
         f"{len(manifest.test):,} held out ({manifest.held_out_as})" if len(manifest.test) else "none held out"
     )
@@ -179,7 +179,7 @@ def _search(of: Evidence) -> Section:
 
 
 def _signs(of: Evidence) -> list[Section]:
-    lines = [f"{line[:1].upper()}{line[1:]}." for line in of.signs]
+    lines = [as_sentence(line) for line in of.signs]
     return [Section("signs", "What stands out", paragraphs=lines)] if lines else []
 
 
@@ -205,7 +205,7 @@ def curve_lines(curve: LearningCurve) -> list[str]:
             f"interval {low:.1f} to {high:.1f}; the fit knows no curve that falls)."
         )
     elif curve.reason:
-        lines.append(f"{curve.reason[:1].upper()}{curve.reason[1:]}.")
+        lines.append(as_sentence(curve.reason))
     lines.append(
         "Every size is trained for the same number of epochs, so small parts see fewer steps: part of what "
         "they lack may be training rather than patients, and the gain of more patients is then told too "

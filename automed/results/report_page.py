@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from automed import __version__
 from automed.data.decode import decoding
-from automed.page.parts import Badge, Cell, Lines, Page, Part, Plots, Range, Section, Table
+from automed.page.parts import Badge, Cell, Lines, Page, Part, Plots, Range, Section, Table, as_sentence
 from automed.results import figures
 from automed.results.attention import Attention
 from automed.results.cells import (
@@ -63,7 +63,7 @@ def report_page(of: Reported) -> Page:
 def _answer(of: Reported) -> Section:
     metric, best = of.experiment.study.metric, of.best
     if of.winner is None:
-        lines = [f"{line[:1].upper()}{line[1:]}." for line in of.missing]
+        lines = [as_sentence(line) for line in of.missing]
         if best is None or best.score is None:
             return Section("answer", "There is no answer yet", Badge("open", "warn"), lines)
         title = f"So far: {best.score:.3f} {metric}, too good by the luck of the choice"
@@ -71,7 +71,7 @@ def _answer(of: Reported) -> Section:
     verdict = of.winner.verdict
     honest = verdict.honest
     name, score = verdict.config.get("model.name", ""), verdict.cross_validated.scores[metric] or 0.0
-    lines = [*verdict_lines(verdict), *(f"{line[:1].upper()}{line[1:]}." for line in of.missing)]
+    lines = [*verdict_lines(verdict), *(as_sentence(line) for line in of.missing)]
     chosen = settings_table(verdict.config)
     if honest is None:
         return Section("answer", f"{name}: {metric} {score:.3f} cross-validated", None, lines, [chosen])
@@ -80,7 +80,7 @@ def _answer(of: Reported) -> Section:
 
 
 def _stands_out(of: Reported) -> list[Section]:
-    lines = [f"{line[:1].upper()}{line[1:]}." for line in [*of.signs, *of.warnings]]
+    lines = [as_sentence(line) for line in [*of.signs, *of.warnings]]
     return [Section("signs", "What stands out", paragraphs=lines)] if lines else []
 
 
@@ -235,7 +235,7 @@ def _certificate(of: Reported) -> list[Section]:
     if of.certificate is None:
         return []
     badge, _ = leak_badge(of.certificate)
-    lines = [f"{line[:1].upper()}{line[1:]}." for line in certificate_lines(of.certificate)]
+    lines = [as_sentence(line) for line in certificate_lines(of.certificate)]
     lines.append("All of it: winner/certificate.html.")
     return [Section("certificate", "Trained again where nobody chose it", badge, lines)]
 

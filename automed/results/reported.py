@@ -13,7 +13,7 @@ from automed.auditing.brief import brief
 from automed.data.folds import Folds
 from automed.data.manifest import Manifest
 from automed.data.scan import reader
-from automed.errors import AutomedError, DataError
+from automed.errors import AutomedError, DataError, one_line
 from automed.job import open_job
 from automed.page.figure import Figure
 from automed.results import figures
@@ -95,7 +95,7 @@ def gather(opened: OpenStudy, *, maps: bool = False) -> Reported:
     try:
         read = reader(manifest)
     except DataError as error:
-        missing.append(_line(error))
+        missing.append(one_line(error))
         read = _unreadable
     return Reported(
         experiment=opened.experiment, manifest=manifest, folds=folds, trials=trials, best=best, winner=winner,
@@ -129,7 +129,7 @@ def _winner(
         held_out = held_out_predictions(opened.folder, manifest)
         parts, temperature = measure_parts(opened.folder, manifest, opened.experiment, verdict)
     except AutomedError as error:
-        return None, [_line(error)]
+        return None, [one_line(error)]
     missing = []
     try:
         curves = figures.learning(trial / "curve.csv", verdict.metric)
@@ -150,10 +150,6 @@ def _kept(file: Path, kind: type[_Struct], trial: int | None) -> _Struct | None:
     except (OSError, msgspec.DecodeError, msgspec.ValidationError):
         return None
     return found if getattr(found, "trial", None) == trial else None
-
-
-def _line(error: AutomedError) -> str:
-    return " ".join(str(error).split())
 
 
 def _unreadable(path: str) -> Any:

@@ -30,15 +30,17 @@ def multiply_convolutions(module: nn.Module) -> None:
     the names of the weights.
     """
     for layer in module.modules():
-        if type(layer) is nn.Conv2d and _fits(layer):
+        if type(layer) is not nn.Conv2d or not _plain(layer):
+            continue
+        if layer.groups == 1:
             layer.__class__ = _Conv2d
-        elif type(layer) is nn.Conv2d and _fits_alone(layer):
+        elif _large_depthwise(layer):
             layer.__class__ = _Depthwise
 
 
-def _fits(layer: nn.Conv2d) -> bool:
+def _plain(layer: nn.Conv2d) -> bool:
     symmetric = not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
-    return symmetric and layer.groups == 1 and layer.dilation == (1, 1)
+    return symmetric and layer.dilation == (1, 1)
 
 
 class _Conv2d(nn.Conv2d):
@@ -70,12 +72,10 @@ class _Conv2d(nn.Conv2d):
         return made
 
 
-def _fits_alone(layer: nn.Conv2d) -> bool:
+def _large_depthwise(layer: nn.Conv2d) -> bool:
     """A channel for itself, under a square kernel whose gradient oneDNN has no quick way for."""
     alone = layer.groups == layer.in_channels == layer.out_channels
-    large = layer.kernel_size[0] == layer.kernel_size[1] >= _LARGE
-    same = not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
-    return alone and large and same and layer.dilation == (1, 1)
+    return alone and layer.kernel_size[0] == layer.kernel_size[1] >= _LARGE
 
 
 class _Depthwise(nn.Conv2d):

@@ -23,6 +23,14 @@ def twins(layer: nn.Module) -> tuple[nn.Module, nn.Module]:
     return plain, other
 
 
+def learnt(layer: nn.Module, images: Tensor) -> list[Tensor | None]:
+    """What a layer makes of images, and every gradient."""
+    seen = images.clone().requires_grad_()
+    made = layer(seen)
+    made.square().sum().backward()
+    return [made, seen.grad, *(one.grad for one in layer.parameters())]
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "size"),
@@ -39,13 +47,7 @@ def test_a_convolution_and_all_its_gradients_stay_what_they_were(
     plain, other = twins(nn.Conv2d(4, 6, kernel, stride, padding, bias=bias))
     assert type(other) is products._Conv2d
     images = torch.randn(3, 4, *size, dtype=torch.float64).to(memory_format=torch.channels_last)
-    found = []
-    for layer in (plain, other):
-        seen = images.clone().requires_grad_()
-        made = layer(seen)
-        made.square().sum().backward()
-        found.append([made, seen.grad, *(one.grad for one in layer.parameters())])
-    for one, wanted in zip(found[1], found[0], strict=True):
+    for one, wanted in zip(learnt(other, images), learnt(plain, images), strict=True):
         torch.testing.assert_close(one, wanted)
     with torch.inference_mode():
         torch.testing.assert_close(other(images), plain(images))
@@ -61,13 +63,7 @@ def test_a_depthwise_convolution_and_all_its_gradients_stay_what_they_were(
     plain, other = twins(nn.Conv2d(4, 4, kernel, stride, kernel // 2, groups=4, bias=bias))
     assert type(other) is products._Depthwise
     images = torch.randn(3, 4, *size, dtype=torch.float64).to(memory_format=torch.channels_last)
-    found = []
-    for layer in (plain, other):
-        seen = images.clone().requires_grad_()
-        made = layer(seen)
-        made.square().sum().backward()
-        found.append([made, seen.grad, *(one.grad for one in layer.parameters())])
-    for one, wanted in zip(found[1], found[0], strict=True):
+    for one, wanted in zip(learnt(other, images), learnt(plain, images), strict=True):
         torch.testing.assert_close(one, wanted)
     assert "_ChannelByChannel" in str(other(images).grad_fn) or bias
     large = torch.randn(2, 4, 9, 9, dtype=torch.float64)
