@@ -16,6 +16,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,18 @@ class Shell:
         assert process.returncode == code, out + err
         assert "Traceback" not in out + err
         return out + err
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """Finds a real data set by its name, or skips the test where it is not on this machine."""
+
+    def find(name: str) -> Path:
+        if not (SHARED / name).exists():
+            pytest.skip(f"{SHARED / name} is not on this machine")
+        return SHARED / name
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -5,22 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTOMED_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-@pytest.fixture(scope="session")
-def shared() -> Callable[[str], Path]:
-    def find(name: str) -> Path:
-        if not (SHARED / name).exists():
-            pytest.skip(f"{SHARED / name} is not on this machine")
-        return SHARED / name
-
-    return find
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
@@ -18,16 +17,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("AUTOMED_CACHE", str(folder))
     return folder
-
-
-@pytest.fixture
-def shared() -> Callable[[str], Path]:
-    def find(name: str) -> Path:
-        if not (SHARED / name).exists():
-            pytest.skip(f"{SHARED / name} is not on this machine")
-        return SHARED / name
-
-    return find
 
 
 @pytest.fixture
