@@ -68,7 +68,7 @@ class Attempt:
     def __init__(
         self, claim: Claim, *, opened: OpenStudy, ledger: Ledger, trainer: Trainer, limits: Limits
     ) -> None:
-        from automed.study.pruner import KFoldPruner  # and Optuna with it
+        from automed.kfold_pruner import KFoldPruner  # and Optuna with it
 
         assert claim.trial is not None
         self._number, self._there = claim.number, claim.there
@@ -128,6 +128,8 @@ class Attempt:
 
         config = from_flat(self._writer.ask(draw))
         self._writer.write(record.CONFIG, to_flat(config))
+        if settled := _settled(config):
+            self._writer.write(record.SETTLED, settled)
         self._micro_batch = self._trial.user_attrs.get(record.MICRO_BATCH)
         self._batch = config.train.batch
         return config
@@ -270,14 +272,21 @@ class Attempt:
 
     def _why(self) -> str:
         writer = self._writer
-        if not writer.scores or writer.shape is None:
-            return "among the worst third at this point of the first fold"
+        assert writer.shape is not None
+        if len(writer.scores) <= writer.fold:
+            return f"not expected to reach the best trial, by its curve in fold {writer.fold + 1}"
         return f"behind the best trial after {len(writer.scores)} of {writer.shape[1]} folds"
 
     def _judged_at_rung(self, fold: int, epoch: int) -> bool:
         shape = self._writer.shape
         assert shape is not None
         return self._at_rung(fold, epoch, shape[0]) and self._writer.should_prune()
+
+
+def _settled(config: TrialConfig) -> int:
+    """The epoch before which the curve tells nothing of the end: what was frozen learns, and at full rate."""
+    thaw = config.freeze.thaw_epoch if config.freeze.depth > 0 else 0
+    return max(thaw, config.schedule.warmup)
 
 
 def _never(fold: int, epoch: int, epochs: int) -> bool:  # noqa: ARG001

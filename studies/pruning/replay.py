@@ -1,4 +1,4 @@
-"""One search over a table, in simulated time: Optuna's own study, a real pruner, and curves from the table."""
+"""One search over a table, in simulated time: Optuna's own study, a real pruner, curves from the table."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class Judge:
 class Outcome:
     """What a search came to, for one number of trials.
 
-    `used` are its epochs relative to those that the same trials would have cost whole; `after` is its choice's regret after that many
-    trials, and `within` after as many trials, `fitted`, as found room in the epochs that no pruning needs.
+    `used` are its epochs relative to those that the same trials would have cost whole; `after` is its
+    choice's regret after that many trials, and `within` after as many trials, `fitted`, as found room in the
+    epochs that no pruning needs.
     """
 
     used: float
@@ -39,7 +40,7 @@ class Outcome:
 
 
 def replay(table: Table, proposer: Proposer, judge: Judge, *, trials: int) -> Outcome:
-    """Go on until `trials` are through, and until the epochs are spent that as many whole ones would have cost.
+    """Go on until `trials` are through, and the epochs are spent that as many whole ones would have cost.
 
     For that budget a whole trial is reckoned to cost the mean of the table, so that it is the same whatever a
     sampler prefers.

@@ -53,7 +53,7 @@ class Table:
 
 
 def read_table(file: Path, *, folds: tuple[int, ...] | None = None, direction: str = "maximize") -> Table:
-    """A table that `automed record` wrote, or some of its folds; configurations that never ended are left out.
+    """A table that `automed record` wrote, or some of its folds; what never came to an end is left out.
 
     Args:
         file: the curves; the configurations lie beside it.

@@ -8,7 +8,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from automed.study.pruner import FOLD_SCORES, SAME_AS, SHAPE, KFoldPruner
+from automed.kfold_pruner import FOLD_SCORES, SAME_AS, SHAPE, KFoldPruner
 
 FOLDS = 3
 

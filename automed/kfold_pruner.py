@@ -1,0 +1,298 @@
+"""Stop a cross-validated trial that will not win, by what its folds and their curves let expect.
+
+For any Optuna study whose trials train K folds, one after another, on folds that are the same for all. Each
+epoch is reported at step `fold * n_epochs + epoch`, both from 0::
+
+    study = optuna.create_study(direction="maximize", pruner=KFoldPruner(n_folds=5, n_epochs=30))
+
+    def objective(trial):
+        scores = []
+        for fold in range(5):
+            for epoch in range(30):
+                score = ...
+                trial.report(score, fold * 30 + epoch)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+            scores.append(score)
+        return float(np.mean(scores))
+
+One question is asked at every point: how far will the trial be behind the best one that was trained to its
+end, on average over all folds, and how sure is that?
+
+* **Folds that ended** are compared pairwise: trial and incumbent were judged on the same images, so that only
+  the difference in each fold counts, and how hard a fold is cancels. With n of K folds ended and a mean
+  difference d, the difference over all folds will be d with a standard error of s * sqrt((K - n) / (n K)),
+  where the spread s of differences is pooled over all trials, so that one fold is enough to speak (stopping
+  cross-validation early: Bergman et al. 2024, "Don't Waste Your Time: Early Stopping Cross-Validation").
+* **The first fold, on its way**, is forecast at some shares of its epochs (rungs, as in Li et al. 2020, "A
+  System for Massively Parallel Hyperparameter Tuning"), at equal progress of the schedule, since trials may
+  train unequally long. How much a fold still gains is learnt from the trials that ended theirs, from where
+  they stood then and how fast they rose: a slow starter is behind, but rises. Ranks alone serve as well where
+  all curves have one shape (Egele et al. 2023, "Is One Epoch All You Need For Multi-Fidelity Hyperparameter
+  Optimization?"), and lose the best ones where they have not.
+* **A later fold, on its way**, gains what the trial's own earlier folds gained from there.
+
+A trial ends when it lies more than `z` standard errors behind. Where a schedule says that a curve tells
+nothing before some epoch, because a frozen part thaws there or the learning rate warms up, the user attribute
+`settled` may hold that epoch: rungs before it, and shortly after, pass the trial.
+
+What else a study may say in a trial's user attributes: `shape`, `[epochs, folds]`, where trials train
+unequally long (then a step is `fold * epochs + epoch` with its own epochs); `fold_scores`, the score of each
+fold that ended, where that is not its last report, or where a fold may end early (set it before asking);
+`same_as`, in a trial that repeats what another one scored: it says nothing new, and no other is held against
+it.
+
+The file needs nothing but Optuna and NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from optuna.pruners import BasePruner
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+SHAPE = "shape"
+FOLD_SCORES = "fold_scores"
+SAME_AS = "same_as"
+SETTLED = "settled"
+_SETTLING = 1 / 6  # share of the epochs after `settled` in which a curve still tells nothing
+
+
+class KFoldPruner(BasePruner):
+    """Ends a trial that will be behind the incumbent over all folds, by as much as can be foreseen.
+
+    Args:
+        n_folds: how many folds a trial has; trials may say otherwise in `shape`.
+        n_epochs: how many epochs a fold has at most; trials may say otherwise in `shape`.
+        z: how many standard errors behind is too far. More spares more trials and more of the best ones.
+        rungs: the shares of the first fold's epochs after which it is forecast.
+        later_rungs: the same in the folds after it.
+        min_trials: how many must have been trained to their end before any is stopped.
+        min_peers: how many must have ended a fold before one is forecast.
+        smooth: how many reports are averaged, for a noisy one is no level.
+    """
+
+    def __init__(
+        self,
+        n_folds: int | None = None,
+        n_epochs: int | None = None,
+        *,
+        z: float = 1.0,
+        rungs: Sequence[float] = (1 / 3, 2 / 3),
+        later_rungs: Sequence[float] = (1 / 2,),
+        min_trials: int = 2,
+        min_peers: int = 6,
+        smooth: int = 3,
+    ) -> None:
+        self.n_folds, self.n_epochs, self.z = n_folds, n_epochs, z
+        self.rungs, self.later_rungs = tuple(rungs), tuple(later_rungs)
+        self.min_trials, self.min_peers, self.smooth = min_trials, min_peers, smooth
+        self._study = ""
+        self._kept: dict[int, _Seen | None] = {}
+
+    def at_rung(self, fold: int, epoch: int, epochs: int) -> bool:
+        """Whether a trial is judged when `epoch` (from 0) of `fold` has just been trained.
+
+        It is judged at the end of every fold but the last, too; asking elsewhere costs next to nothing.
+        """
+        return self._share(fold, epoch, epochs) is not None
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial should end here; False wherever there is too little to go by.
+
+        Raises:
+            ValueError: nobody said how many folds and epochs there are.
+        """
+        sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
+        mine = None if trial.last_step is None else self._seen(trial, sign)
+        if mine is None or trial.last_step is None:
+            return False
+        fold, epoch = divmod(trial.last_step, mine.epochs)
+        ended = len(mine.ends)
+        share = self._share(fold, epoch, mine.epochs) if ended == fold else None
+        if not (share is not None or fold + 1 == ended < mine.folds) or not np.isfinite(mine.ends).all():
+            return False
+        others = self._others(study, trial, sign, mine.folds)
+        incumbent, spread = _incumbent(others, self.min_trials)
+        if incumbent is None or spread is None:
+            return False
+        behind = incumbent.ends[:ended] - mine.ends
+        error = spread**2 / mine.folds  # of the difference over all folds, of which some are known
+        if share is None:
+            error *= mine.folds / ended - 1
+            return float(behind.mean()) > self.z * math.sqrt(error)
+        forecast = self._forecast(mine, others, fold, share)
+        if forecast is None:
+            return False
+        end, doubt = forecast
+        error = error * (mine.folds / (fold + 1) - 1) + doubt / (fold + 1) ** 2
+        mean = (float(behind.sum()) + float(incumbent.ends[fold]) - end) / (fold + 1)
+        return mean > self.z * math.sqrt(error)
+
+    def _share(self, fold: int, epoch: int, epochs: int) -> float | None:
+        """The share of the fold at which there is a rung just here."""
+        shares = self.later_rungs if fold else self.rungs
+        return next((share for share in shares if epoch == _rung(share, epochs)), None)
+
+    def _seen(self, trial: FrozenTrial, sign: float) -> _Seen | None:
+        """What it reported; None where it says nothing yet."""
+        epochs, folds = trial.user_attrs.get(SHAPE, (self.n_epochs, self.n_folds))
+        if not trial.intermediate_values:
+            return None
+        if epochs is None or folds is None:
+            raise ValueError("KFoldPruner needs n_folds and n_epochs, or the user attribute 'shape'")
+        return _Seen(trial, sign, int(epochs), int(folds))
+
+    def _others(self, study: Study, trial: FrozenTrial, sign: float, folds: int) -> list[_Seen]:
+        """All that may be learnt from; what a finished one reported never changes."""
+        if self._study != study.study_name:
+            self._study, self._kept = study.study_name, {}
+        found = []
+        for other in study.get_trials(deepcopy=False):
+            if other.number == trial.number or other.state == TrialState.FAIL or SAME_AS in other.user_attrs:
+                continue
+            if other.number in self._kept:
+                seen = self._kept[other.number]
+            else:
+                seen = self._seen(other, sign)
+                if other.state.is_finished():
+                    self._kept[other.number] = seen
+            if seen is not None and seen.folds == folds and np.isfinite(seen.ends).all():
+                found.append(seen)
+        return found
+
+    def _forecast(
+        self, mine: _Seen, others: list[_Seen], fold: int, share: float
+    ) -> tuple[float, float] | None:
+        """Where a fold will end that has come to a share of its epochs, and the variance of that."""
+        here = mine.look(fold, share, self.smooth)
+        if here is None or mine.unsettled(share):
+            return None
+        if fold:
+            gains = mine.gains(fold, share, self.smooth)
+            errors = [error for other in others for error in other.errors(share, self.smooth)]
+            if gains is None or len(errors) < self.min_peers:
+                return None
+            doubt = float(np.square(errors).mean()) * (1 + 2 / len(errors))
+            return here[0] + float(gains.mean()), doubt
+        known = [
+            (*look, float(other.ends[0]) - look[0]) for other in others
+            if len(other.ends) and not other.unsettled(share)
+            and (look := other.look(0, share, self.smooth)) is not None
+        ]  # fmt: skip
+        if len(known) < self.min_peers:
+            return None
+        gain, doubt = _regress(np.array(known), np.array(here))
+        return here[0] + gain, doubt
+
+
+class _Seen:
+    """What a trial reported, the higher the better: curves by fold, and the scores of folds that ended."""
+
+    def __init__(self, trial: FrozenTrial, sign: float, epochs: int, folds: int) -> None:
+        self.number, self.complete = trial.number, trial.state == TrialState.COMPLETE
+        self.epochs, self.folds = epochs, folds
+        self.settled = int(trial.user_attrs.get(SETTLED, 0))
+        self.curves: dict[int, np.ndarray] = {}
+        values = sorted(trial.intermediate_values.items())
+        for fold in range(folds):
+            curve = [value for step, value in values if step // epochs == fold]
+            if curve:
+                self.curves[fold] = sign * np.array(curve)
+        told = trial.user_attrs.get(FOLD_SCORES)
+        if told is None:
+            told = [
+                trial.intermediate_values[end] for fold in range(folds)
+                if (end := (fold + 1) * epochs - 1) in trial.intermediate_values
+            ]  # fmt: skip
+        self.ends = sign * np.asarray(told, dtype=float)
+        self._looks: dict[tuple[int, float], tuple[float, float] | None] = {}
+        self._noise: tuple[int, float, int] | None = None
+
+    def unsettled(self, share: float) -> bool:
+        """Whether its schedule says that the curve tells nothing at this share of the epochs."""
+        return bool(self.settled) and math.ceil(share * self.epochs) < self.settled + _SETTLING * self.epochs
+
+    def look(self, fold: int, share: float, smooth: int) -> tuple[float, float] | None:
+        """Its level at a share of a fold's epochs, and how far it rose in the second half of the way there.
+
+        A fold that stopped early stands at its last reports from then on. None where it did not come so far,
+        or where that is no number.
+        """
+        key = fold, share
+        if key not in self._looks:
+            self._looks[key] = self._look(fold, share, smooth)
+        return self._looks[key]
+
+    def _look(self, fold: int, share: float, smooth: int) -> tuple[float, float] | None:
+        curve, rung = self.curves.get(fold), _rung(share, self.epochs)
+        if curve is None or rung is None or (len(curve) <= rung and len(self.ends) <= fold):
+            return None
+        upto = curve[: rung + 1]
+        half = max(1, len(upto) // 2)
+        width = min(smooth, half)
+        level = float(upto[-width:].mean())
+        rise = level - float(upto[half - width : half].mean())
+        return (level, rise) if math.isfinite(level) and math.isfinite(rise) else None
+
+    def gains(self, fold: int, share: float, smooth: int) -> np.ndarray | None:
+        """How much each fold before `fold` gained from a share of its epochs to its end."""
+        looks = [self.look(one, share, smooth) for one in range(fold)]
+        if any(look is None for look in looks):
+            return None
+        return np.array([end - look[0] for end, look in zip(self.ends, looks, strict=False) if look])
+
+    def errors(self, share: float, smooth: int) -> list[float]:
+        """By how much the gain of each fold after the first missed what those before it had gained."""
+        gains = self.gains(len(self.ends), share, smooth)
+        if gains is None:
+            return []
+        return [float(gains[fold] - gains[:fold].mean()) for fold in range(1, len(gains))]
+
+    def noise(self, incumbent: _Seen) -> tuple[float, int]:
+        """Squared deviations of its differences to the incumbent from their mean, and their freedom."""
+        if self._noise is None or self._noise[0] != incumbent.number:
+            differences = self.ends - incumbent.ends[: len(self.ends)]
+            squares = float(np.square(differences - differences.mean()).sum())
+            self._noise = incumbent.number, squares, len(differences) - 1
+        return self._noise[1:]
+
+
+def _incumbent(others: list[_Seen], least: int) -> tuple[_Seen | None, float | None]:
+    """The best trial that was trained to its end, and the spread of fold differences to it.
+
+    The spread is pooled within trials: each one's own mean difference is merit, not noise. From few of them
+    it is taken for larger.
+    """
+    complete = [one for one in others if one.complete and len(one.ends) == one.folds]
+    if len(complete) < least:
+        return None, None
+    best = max(complete, key=lambda one: float(one.ends.mean()))
+    noise = [one.noise(best) for one in others if one is not best and len(one.ends) > 1]
+    freedom = sum(one[1] for one in noise)
+    if not freedom:
+        return best, None
+    return best, math.sqrt(sum(one[0] for one in noise) / freedom * (1 + 2 / freedom))
+
+
+def _regress(known: np.ndarray, here: np.ndarray) -> tuple[float, float]:
+    """The gain at `here` (level, rise) and its variance: ridge regression on `known` (level, rise, gain)."""
+    looks, gains = known[:, :2], known[:, 2]
+    middle, scale = looks.mean(axis=0), looks.std(axis=0) + 1e-9
+    design = np.column_stack([np.ones(len(known)), (looks - middle) / scale])
+    normal = design.T @ design + np.diag([0.0, 1.0, 1.0])
+    weights = np.linalg.solve(normal, design.T @ gains)
+    freedom = max(1, len(known) - 3)
+    variance = float(np.square(gains - design @ weights).sum()) / freedom * (1 + 2 / freedom)
+    point = np.array([1.0, *((here - middle) / scale)])
+    return float(point @ weights), variance * (1 + float(point @ np.linalg.solve(normal, point)))
+
+
+def _rung(share: float, epochs: int) -> int | None:
+    """The epoch (from 0) that completes a share of them; None where only the last one would."""
+    done = math.ceil(share * epochs - 1e-9)
+    return done - 1 if done < epochs else None
