@@ -16,20 +16,21 @@ epoch is reported at step `fold * n_epochs + epoch`, both from 0::
             scores.append(score)
         return float(np.mean(scores))
 
-One question is asked at every point: how far will the trial be behind the best one that was trained to its
-end, on average over all folds, and how sure is that?
+One question is asked at every point: what will the trial score over all folds, and how far is that behind the
+best trial that was trained to its end?
 
-* **Folds that ended** are compared pairwise: trial and incumbent were judged on the same images, so that only
-  the difference in each fold counts, and how hard a fold is cancels. With n of K folds ended and a mean
-  difference d, the difference over all folds will be d with a standard error of s * sqrt((K - n) / (n K)),
-  where the spread s of differences is pooled over all trials, so that one fold is enough to speak (stopping
-  cross-validation early: Bergman et al. 2024, "Don't Waste Your Time: Early Stopping Cross-Validation").
+* **Folds that ended** count for what they are once it is taken out how easy each fold is, which all trials
+  tell together: scores are taken apart into trial + fold + noise. With n of K folds ended the mean over all
+  of them is known up to a standard error of s * sqrt((K - n) / (n K)). The spread s of the noise is pooled
+  over all trials, so that one fold is enough to speak (stopping cross-validation early: Bergman et al. 2024,
+  "Don't Waste Your Time: Early Stopping Cross-Validation").
 * **The first fold, on its way**, is forecast at some shares of its epochs (rungs, as in Li et al. 2020, "A
   System for Massively Parallel Hyperparameter Tuning"), at equal progress of the schedule, since trials may
   train unequally long. How much a fold still gains is learnt from the trials that ended theirs, from where
-  they stood then and how fast they rose: a slow starter is behind, but rises. Ranks alone serve as well where
-  all curves have one shape (Egele et al. 2023, "Is One Epoch All You Need For Multi-Fidelity Hyperparameter
-  Optimization?"), and lose the best ones where they have not.
+  they stood then, how far they had risen, and how fast: a slow starter is behind, but rises. Ranks alone
+  serve as well where all curves have one shape (Egele et al. 2023, "Is One Epoch All You Need For
+  Multi-Fidelity Hyperparameter Optimization?"), and lose the best ones where they have not. The forecast is
+  as sure as it was for curves like this one.
 * **A later fold, on its way**, gains what the trial's own earlier folds gained from there.
 
 A trial ends when it lies more than `z` standard errors behind. Where a schedule says that a curve tells
@@ -49,6 +50,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from optuna.pruners import BasePruner
@@ -59,6 +61,7 @@ SHAPE = "shape"
 FOLD_SCORES = "fold_scores"
 SAME_AS = "same_as"
 SETTLED = "settled"
+_ROUNDS = 8  # of alternating least squares
 _SETTLING = 1 / 6  # share of the epochs after `settled` in which a curve still tells nothing
 
 
@@ -68,7 +71,7 @@ class KFoldPruner(BasePruner):
     Args:
         n_folds: how many folds a trial has; trials may say otherwise in `shape`.
         n_epochs: how many epochs a fold has at most; trials may say otherwise in `shape`.
-        z: how many standard errors behind is too far. More spares more trials and more of the best ones.
+        z: how many standard errors behind is too far. A larger one stops less, and errs less.
         rungs: the shares of the first fold's epochs after which it is forecast.
         later_rungs: the same in the folds after it.
         min_trials: how many must have been trained to their end before any is stopped.
@@ -81,7 +84,7 @@ class KFoldPruner(BasePruner):
         n_folds: int | None = None,
         n_epochs: int | None = None,
         *,
-        z: float = 1.0,
+        z: float = 1.5,
         rungs: Sequence[float] = (1 / 3, 2 / 3),
         later_rungs: Sequence[float] = (1 / 2,),
         min_trials: int = 2,
@@ -117,21 +120,24 @@ class KFoldPruner(BasePruner):
         if not (share is not None or fold + 1 == ended < mine.folds) or not np.isfinite(mine.ends).all():
             return False
         others = self._others(study, trial, sign, mine.folds)
-        incumbent, spread = _incumbent(others, self.min_trials)
-        if incumbent is None or spread is None:
+        complete = [one for one in others if one.complete and len(one.ends) == one.folds]
+        levels = _level(others, mine.folds)
+        if len(complete) < self.min_trials or levels is None:
             return False
-        behind = incumbent.ends[:ended] - mine.ends
-        error = spread**2 / mine.folds  # of the difference over all folds, of which some are known
-        if share is None:
-            error *= mine.folds / ended - 1
-            return float(behind.mean()) > self.z * math.sqrt(error)
-        forecast = self._forecast(mine, others, fold, share)
-        if forecast is None:
-            return False
-        end, doubt = forecast
-        error = error * (mine.folds / (fold + 1) - 1) + doubt / (fold + 1) ** 2
-        mean = (float(behind.sum()) + float(incumbent.ends[fold]) - end) / (fold + 1)
-        return mean > self.z * math.sqrt(error)
+        target = max(float(one.ends.mean()) for one in complete)
+        scores = list(mine.ends)
+        doubt = 0.0
+        if share is not None:
+            forecast = self._forecast(mine, others, fold, share)
+            if forecast is None:
+                return False
+            scores.append(forecast[0])
+            doubt = forecast[1]
+        known = len(scores)
+        expected = float(np.mean(scores - levels.easy[:known]))
+        error = levels.noise * (mine.folds - known) / (known * mine.folds)
+        error += float(levels.doubt[:known].mean()) / known + doubt / known**2
+        return target - expected > self.z * math.sqrt(error)
 
     def _share(self, fold: int, epoch: int, epochs: int) -> float | None:
         """The share of the fold at which there is a rung just here."""
@@ -210,34 +216,38 @@ class _Seen:
                 if (end := (fold + 1) * epochs - 1) in trial.intermediate_values
             ]  # fmt: skip
         self.ends = sign * np.asarray(told, dtype=float)
-        self._looks: dict[tuple[int, float], tuple[float, float] | None] = {}
-        self._noise: tuple[int, float, int] | None = None
+        self._looks: dict[tuple[int, float], tuple[float, ...] | None] = {}
 
     def unsettled(self, share: float) -> bool:
         """Whether its schedule says that the curve tells nothing at this share of the epochs."""
         return bool(self.settled) and math.ceil(share * self.epochs) < self.settled + _SETTLING * self.epochs
 
-    def look(self, fold: int, share: float, smooth: int) -> tuple[float, float] | None:
-        """Its level at a share of a fold's epochs, and how far it rose in the second half of the way there.
+    def look(self, fold: int, share: float, smooth: int) -> tuple[float, ...] | None:
+        """What its curve looks like at a share of a fold's epochs.
 
-        A fold that stopped early stands at its last reports from then on. None where it did not come so far,
-        or where that is no number.
+        Its level; how far it rose since the first report, and in the second half of the way; and how far it
+        would still rise if each half of that way brought the same part of the half before it (a geometric
+        series, as in Aitken's process). A fold that stopped early stands at its last reports from then on.
+        None where it did not come so far, or where that is no number.
         """
         key = fold, share
         if key not in self._looks:
             self._looks[key] = self._look(fold, share, smooth)
         return self._looks[key]
 
-    def _look(self, fold: int, share: float, smooth: int) -> tuple[float, float] | None:
+    def _look(self, fold: int, share: float, smooth: int) -> tuple[float, ...] | None:
         curve, rung = self.curves.get(fold), _rung(share, self.epochs)
         if curve is None or rung is None or (len(curve) <= rung and len(self.ends) <= fold):
             return None
         upto = curve[: rung + 1]
         half = max(1, len(upto) // 2)
         width = min(smooth, half)
-        level = float(upto[-width:].mean())
-        rise = level - float(upto[half - width : half].mean())
-        return (level, rise) if math.isfinite(level) and math.isfinite(rise) else None
+        level, middle, first = float(upto[-width:].mean()), float(upto[half - width : half].mean()), upto[0]
+        late, early = level - middle, middle - float(first)
+        part = min(max(late / max(early, 1e-3), 0.0), 0.97)
+        series = part * (1 - part ** (2 * (1 - share) / share)) / (1 - part)
+        looks = level, level - float(first), late, max(late, 0.0) * series
+        return looks if all(map(math.isfinite, looks)) else None
 
     def gains(self, fold: int, share: float, smooth: int) -> np.ndarray | None:
         """How much each fold before `fold` gained from a share of its epochs to its end."""
@@ -253,43 +263,59 @@ class _Seen:
             return []
         return [float(gains[fold] - gains[:fold].mean()) for fold in range(1, len(gains))]
 
-    def noise(self, incumbent: _Seen) -> tuple[float, int]:
-        """Squared deviations of its differences to the incumbent from their mean, and their freedom."""
-        if self._noise is None or self._noise[0] != incumbent.number:
-            differences = self.ends - incumbent.ends[: len(self.ends)]
-            squares = float(np.square(differences - differences.mean()).sum())
-            self._noise = incumbent.number, squares, len(differences) - 1
-        return self._noise[1:]
+
+@dataclass(frozen=True)
+class _Levels:
+    """How `easy` each fold is (K,), on average 0, with the variance of that, `doubt`, and of the `noise`."""
+
+    easy: np.ndarray
+    doubt: np.ndarray
+    noise: float
 
 
-def _incumbent(others: list[_Seen], least: int) -> tuple[_Seen | None, float | None]:
-    """The best trial that was trained to its end, and the spread of fold differences to it.
+def _level(seen: list[_Seen], folds: int) -> _Levels | None:
+    """Take scores apart into trial + fold + noise, by alternating least squares; None from too few.
 
-    The spread is pooled within trials: each one's own mean difference is merit, not noise. From few of them
-    it is taken for larger.
+    From few of them the noise is taken for larger.
     """
-    complete = [one for one in others if one.complete and len(one.ends) == one.folds]
-    if len(complete) < least:
-        return None, None
-    best = max(complete, key=lambda one: float(one.ends.mean()))
-    noise = [one.noise(best) for one in others if one is not best and len(one.ends) > 1]
-    freedom = sum(one[1] for one in noise)
-    if not freedom:
-        return best, None
-    return best, math.sqrt(sum(one[0] for one in noise) / freedom * (1 + 2 / freedom))
+    told = [one.ends for one in seen if len(one.ends) > 1]
+    scores = np.full((len(told), folds), np.nan)
+    for row, ends in enumerate(told):
+        scores[row, : len(ends)] = ends
+    known = np.isfinite(scores)
+    count = known.sum(axis=0)
+    freedom = int(known.sum()) - len(told) - int((count > 0).sum()) + 1
+    if freedom < 1:
+        return None
+    easy = np.zeros(folds)
+    for _ in range(_ROUNDS):
+        own = np.nanmean(scores - easy, axis=1, keepdims=True)
+        rest = np.where(known, scores - own, 0.0).sum(axis=0)
+        easy = rest / np.maximum(count, 1)
+        easy -= easy.mean()
+    own = np.nanmean(scores - easy, axis=1, keepdims=True)
+    noise = float(np.nansum(np.square(scores - own - easy))) / freedom * (1 + 2 / freedom)
+    return _Levels(easy, noise / np.maximum(count, 1), noise)
 
 
 def _regress(known: np.ndarray, here: np.ndarray) -> tuple[float, float]:
-    """The gain at `here` (level, rise) and its variance: ridge regression on `known` (level, rise, gain)."""
-    looks, gains = known[:, :2], known[:, 2]
+    """The gain at the look `here` (p,) and its variance, by ridge regression on `known` (n, p + 1).
+
+    The last column of `known` are the gains of those looks. The variance is that of the residuals, those of
+    looks like `here` weighing most.
+    """
+    looks, gains = known[:, :-1], known[:, -1]
     middle, scale = looks.mean(axis=0), looks.std(axis=0) + 1e-9
     design = np.column_stack([np.ones(len(known)), (looks - middle) / scale])
-    normal = design.T @ design + np.diag([0.0, 1.0, 1.0])
+    normal = design.T @ design + np.diag([0.0, *[1.0] * len(here)])
     weights = np.linalg.solve(normal, design.T @ gains)
-    freedom = max(1, len(known) - 3)
-    variance = float(np.square(gains - design @ weights).sum()) / freedom * (1 + 2 / freedom)
+    squares = np.square(gains - design @ weights)
     point = np.array([1.0, *((here - middle) / scale)])
-    return float(point @ weights), variance * (1 + float(point @ np.linalg.solve(normal, point)))
+    near = np.exp(-np.square(design - point).sum(axis=1) / 2)
+    freedom = max(1, len(known) - len(point))
+    variance = float((near @ squares + squares.mean()) / (near.sum() + 1)) * len(known) / freedom
+    spread = 1 + float(point @ np.linalg.solve(normal, point))
+    return float(point @ weights), variance * (1 + 2 / freedom) * spread
 
 
 def _rung(share: float, epochs: int) -> int | None:
