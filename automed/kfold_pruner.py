@@ -62,7 +62,7 @@ FOLD_SCORES = "fold_scores"
 SAME_AS = "same_as"
 SETTLED = "settled"
 _ROUNDS = 8  # of alternating least squares
-_SETTLING = 1 / 6  # share of the epochs after `settled` in which a curve still tells nothing
+_SETTLING = 1 / 3  # share of the epochs after `settled` in which a curve still tells nothing
 
 
 class KFoldPruner(BasePruner):

@@ -35,7 +35,7 @@ class Landscape:
     direction: str = "maximize"
     size: float = 1.0
     told: bool = True
-    count: int = 1000
+    count: int = 600
 
     @property
     def name(self) -> str:
