@@ -72,9 +72,8 @@ class Outliers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     A picture's score is the mean over the members of the distance to its `neighbours`-th nearest neighbour,
     divided by the member's `scales`. So many `pictures` gave the `threshold`, which a share `quantile` of
-    them did not exceed; with `unseen` those had not been learnt from by the network that judged them, and
-    else more than the rest of new pictures of the same source are flagged. `held_out` is the share of the
-    held-out pictures that is flagged, None where there are none.
+    them did not exceed; the networks that judged them, of folds, had not learnt from them. `held_out` is the
+    share of the held-out pictures that is flagged, None where there are none.
     """
 
     neighbours: int
@@ -82,7 +81,6 @@ class Outliers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threshold: float
     quantile: float
     pictures: int
-    unseen: bool
     held_out: float | None = None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from automed.config import TrialConfig, from_flat
@@ -38,6 +38,8 @@ class Part:
 
     `weights` is the file that training left, with mean and std in its metadata; `learnt` (n,) are the rows it
     was trained on and `unseen` (m,) those of the search that it was not; `fold` is theirs, None for a refit.
+    A refit has seen all: its `gauge` is the network of a fold under the same configuration, to tell how far
+    new pictures lie.
     """
 
     trial: int
@@ -47,6 +49,7 @@ class Part:
     weights: Path
     learnt: np.ndarray
     unseen: np.ndarray
+    gauge: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -133,13 +136,8 @@ def _member(one: Part, number: int, folder: Path, classes: Sequence[str]) -> Mem
     """Copy a network's weights, and say what they are; its reference comes later."""
     config: TrialConfig = from_flat(one.config)
     file = folder / f"member-{number}.safetensors"
-    try:
-        shutil.copyfile(one.weights, file)
-        with safe_open(file, "pt") as opened:
-            told = opened.metadata() or {}
-        mean, std = (msgspec.json.decode(told[key], type=tuple[float, ...]) for key in ("mean", "std"))
-    except (OSError, KeyError, msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise AutomedError(f"{one.weights}: what training left there cannot be read: {error}") from None
+    mean, std = _mean_std(one.weights)
+    shutil.copyfile(one.weights, file)
     strengths = strengths_of(config.augment)
     channels = config.preprocess.channels
     return Member(
@@ -148,6 +146,17 @@ def _member(one: Part, number: int, folder: Path, classes: Sequence[str]) -> Mem
         timm=timm_arguments(config.model, classes=len(classes), channels=channels),
         flips=tuple(flip for flip in ("hflip", "vflip") if strengths[flip] > 0),
     )  # fmt: skip
+
+
+def _mean_std(file: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What training normalised pictures with."""
+    try:
+        with safe_open(file, "pt") as opened:
+            told = opened.metadata() or {}
+        mean, std = (msgspec.json.decode(told[key], type=tuple[float, ...]) for key in ("mean", "std"))
+    except (OSError, KeyError, SafetensorError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise AutomedError(f"{file}: what training left there cannot be read: {error}") from None
+    return mean, std
 
 
 def look(folder: Path, member: Member, manifest: Manifest, rows: np.ndarray) -> Seen:
@@ -172,35 +181,39 @@ def _outliers(
 ) -> tuple[Outliers, list[np.ndarray], tuple[Member, ...]]:  # fmt: skip
     """Keep features of the search with every member, and find from which score on pictures are unlike."""
     inside, scales, held_out, said, kept = [], [], [], [], []
-    unseen = all(len(one.unseen) for one in parts)
     for number, (part, member) in enumerate(zip(parts, members, strict=True)):
-        bank = outliers.draw(part.learnt, seed)
-        judged = outliers.draw(part.unseen, seed) if unseen else bank
-        seen = look(
-            folder, member, manifest, np.concatenate([bank, judged if unseen else bank[:0], manifest.test])
-        )
-        # As it is kept, so it is compared with.
-        reference = seen.features[: len(bank)].astype(np.float16)
-        own = seen.features[len(bank) : len(bank) + len(judged)] if unseen else seen.features[: len(bank)]
-        other = manifest.groups[judged][:, None] != manifest.groups[bank][None]
-        distance = outliers.distances(own, reference.astype(np.float32), apart=other)
+        distance = _apart(part.gauge or part, member, manifest, seed)
         scales.append(outliers.scale_of(distance))
         inside.append(distance / scales[-1])
-        tested = seen.features[len(seen.features) - len(manifest.test) :]
-        held_out.append(outliers.distances(tested, reference.astype(np.float32)) / scales[-1])
-        said.append(seen.probability[len(seen.probability) - len(manifest.test) :])
+        bank = outliers.draw(part.learnt, seed)
+        seen = look(folder, member, manifest, np.concatenate([bank, manifest.test]))
+        reference = seen.features[: len(bank)].astype(np.float16)
+        lie = outliers.distances(seen.features[len(bank) :], reference.astype(np.float32))
+        held_out.append(lie / scales[-1])
+        said.append(seen.probability[len(bank) :])
         file = folder / f"reference-{number}.safetensors"
         file.write_bytes(save({"features": torch.from_numpy(reference)}))
         kept.append(msgspec.structs.replace(member, reference=file.name, reference_sha256=sha256(file)))
         if tell is not None:
             tell(number + 1, len(parts))
-    # Of a fold's pictures only its own network knows nothing; those of a refit are judged by all.
-    scores = np.concatenate(inside) if unseen else np.mean(inside, axis=0)
+    # What one fold's network had not seen others had; the gauges of refits are all of one fold.
+    scores = np.mean(inside, axis=0) if all(one.gauge for one in parts) else np.concatenate(inside)
     threshold = outliers.threshold_of(scores)
     new = ~np.isin(manifest.test, manifest.straddling)
     flagged = np.mean(held_out, axis=0) > threshold
     found = Outliers(
         neighbours=outliers.NEIGHBOURS, scales=tuple(scales), threshold=threshold, quantile=outliers.QUANTILE,
-        pictures=len(scores), unseen=unseen, held_out=float(flagged[new].mean()) if new.any() else None,
+        pictures=len(scores), held_out=float(flagged[new].mean()) if new.any() else None,
     )  # fmt: skip
     return found, said, tuple(kept)
+
+
+def _apart(one: Part, member: Member, manifest: Manifest, seed: int) -> np.ndarray:
+    """How far (m,) pictures that a network had not seen lie from those it learnt from, and from no kin."""
+    learnt, unseen = outliers.draw(one.learnt, seed), outliers.draw(one.unseen, seed)
+    mean, std = _mean_std(one.weights)
+    itself = msgspec.structs.replace(member, weights=one.weights.name, mean=mean, std=std)
+    seen = look(one.weights.parent, itself, manifest, np.concatenate([learnt, unseen]))
+    reference = seen.features[: len(learnt)].astype(np.float16)  # as it is kept, so it is compared with
+    other = manifest.groups[unseen][:, None] != manifest.groups[learnt][None]
+    return outliers.distances(seen.features[len(learnt) :], reference.astype(np.float32), apart=other)

@@ -22,9 +22,9 @@ from automed.job import open_job
 from automed.model.card import Card, Score
 from automed.model.folder import refuse_occupied
 from automed.results import selection
-from automed.results.assemble import Part, Plan, assemble
+from automed.results.assemble import Plan, assemble
 from automed.results.calibrate import Answers, read_predictions
-from automed.results.fit import card_lines
+from automed.results.fit import card_lines, gauge_of, whole_part
 from automed.results.interval import Interval
 from automed.results.judge import refitted, standing_verdict
 from automed.results.predictions import Predictions, load_predictions
@@ -136,12 +136,13 @@ def make_ensemble(
     told = Answers(
         manifest.search, found.labels, found.groups, said[selection.GREEDY], found.fold
     )  # fmt: skip
-    parts = tuple(
-        Part(one.trial, None, one.share, by_number[one.trial].config, refits[one.trial] / WEIGHTS,
-             manifest.search, np.empty(0, np.int64))
-        for one in ensemble.members
-    )  # fmt: skip
-    plan = Plan(parts, told, _made(ensemble), tuple(_scores(ensemble)), coverage)
+    parts = []
+    for one in ensemble.members:
+        trial = by_number[one.trial]
+        with progress_bar(console, f"training a fold of trial {one.trial} again") as advance:
+            gauge = gauge_of(opened, trial, folds, advance, command)
+        parts.append(whole_part(trial, one.share, refits[one.trial] / WEIGHTS, manifest, gauge))
+    plan = Plan(tuple(parts), told, _made(ensemble), tuple(_scores(ensemble)), coverage)
     with progress_bar(console, "looking at the pictures of the search") as advance:
         assembled = assemble(out, plan, opened.name, manifest, folds, seed, advance)
     with replacing(opened.folder / FILE) as stream:

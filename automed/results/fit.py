@@ -22,7 +22,7 @@ from automed.results.assemble import Assembled, Part, Plan, assemble
 from automed.results.calibrate import Answers, read_predictions
 from automed.results.honest import HeldOut, judge_held_out
 from automed.results.judge import judge
-from automed.results.refit import WEIGHTS, refold, trial_folder
+from automed.results.refit import WEIGHTS, OnEpoch, refold, trial_folder
 from automed.results.status import find_study
 from automed.results.verdict import Verdict, held_out_parts
 from automed.screen import make_console, progress_bar
@@ -87,9 +87,9 @@ def fit(
         scores = _chosen_scores(verdict)
     else:
         weights = opened.folder / "winner" / WEIGHTS
-        parts = [
-            Part(winner.number, None, 1.0, winner.config, weights, manifest.search, np.empty(0, np.int64))
-        ]  # fmt: skip
+        with progress_bar(console, f"training a fold of trial {winner.number} again") as advance:
+            gauge = gauge_of(opened, winner, dealt, advance, command)
+        parts = [whole_part(winner, 1.0, weights, manifest, gauge)]
         made = f"trial {winner.number}, refitted on all {len(manifest.search):,} searched pictures"
         scores = _chosen_scores(verdict) + verdict_scores(verdict)
     plan = Plan(tuple(parts), told, made, tuple(scores), coverage)
@@ -104,11 +104,10 @@ def fit(
 
 def _fold_parts(
     opened: OpenStudy, winner: TrialRecord, dealt: Folds, told: Answers, manifest: Manifest,
-    advance: object, command: Sequence[str],
+    on_epoch: OnEpoch, command: Sequence[str],
 ) -> tuple[list[Part], Answers, float]:  # fmt: skip
     """The folds as members, what they say of what they had not seen, and how far that is from the trial's."""
-    assert callable(advance)
-    made = refold(opened, winner, dealt.count, on_epoch=advance, command=command)
+    made = refold(opened, winner, range(dealt.count), on_epoch, command=command)
     parts = []
     for fold, (weights, _, _) in enumerate(made):
         learnt, unseen = dealt.split(fold)
@@ -121,6 +120,20 @@ def _fold_parts(
         index, manifest.labels[index], manifest.groups[index], probability, dealt.test_fold[index]
     )
     return parts, again, float(np.abs(before[index] - probability).max())
+
+
+def gauge_of(
+    opened: OpenStudy, one: TrialRecord, dealt: Folds, on_epoch: OnEpoch, command: Sequence[str]
+) -> Part:
+    """The first fold's network of a trial, trained again where it is not kept: it tells what is unlike."""
+    ((weights, _, _),) = refold(opened, one, [0], on_epoch, command)
+    return Part(one.number, 0, 0.0, one.config, weights, *dealt.split(0))
+
+
+def whole_part(one: TrialRecord, share: float, weights: Path, manifest: Manifest, gauge: Part) -> Part:
+    """The refit of a trial as a member."""
+    nothing = np.empty(0, np.int64)
+    return Part(one.number, None, share, one.config, weights, manifest.search, nothing, gauge)
 
 
 def _with_held_out(found: Assembled, manifest: Manifest, metric: str, seed: int) -> Card:
@@ -204,11 +217,9 @@ def card_lines(card: Card, *, with_scores: bool = True) -> list[str]:
         lines += score_lines(card)
     found = card.outliers
     if found is not None:
-        who = "which the network that judged them had not seen" if found.unseen else (
-            "which were learnt from: more of new ones from the same source will be flagged"
-        )  # fmt: skip
         lines.append(
-            f"outliers: above what {found.quantile:.0%} of {found.pictures:,} searched pictures reach, {who}"
+            f"outliers: above what {found.quantile:.0%} of {found.pictures:,} searched pictures reach, "
+            "which the network that judged them had not seen"
         )
         if found.held_out is not None:
             lines.append(f"of the held-out pictures that are new, {found.held_out:.1%} are flagged")

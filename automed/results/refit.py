@@ -59,10 +59,10 @@ def train_whole(
 
 
 def refold(
-    opened: OpenStudy, one: TrialRecord, count: int, on_epoch: OnEpoch | None = None,
+    opened: OpenStudy, one: TrialRecord, folds: Sequence[int], on_epoch: OnEpoch | None = None,
     command: Sequence[str] = TRAIN,
 ) -> list[tuple[Path, np.ndarray, np.ndarray]]:  # fmt: skip
-    """The models of a trial's folds, trained again as they were: the same seed makes them again.
+    """The models of these folds of a trial, trained again as they were: the same seed makes them again.
 
     A fold that was made before is not made again.
 
@@ -77,7 +77,7 @@ def refold(
     out = opened.folder / REFITS / f"{one.folder}-folds"
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(opened.folder / "winner.lock"):
-        missing = [fold for fold in range(count) if not (out / f"fold-{fold}.safetensors").exists()]
+        missing = [fold for fold in folds if not (out / f"fold-{fold}.safetensors").exists()]
         if missing:
             request = {
                 "do": "folds", "study": str(opened.folder), "trial": str(trial), "out": str(out),
@@ -91,7 +91,7 @@ def refold(
                 hear=_teller(total, on_epoch), command=command, threads=one.result.plan.get("threads"),
             )  # fmt: skip
     found = []
-    for fold in range(count):
+    for fold in folds:
         with np.load(out / f"fold-{fold}.npz", allow_pickle=False) as kept:
             found.append((out / f"fold-{fold}.safetensors", kept["index"], kept["probability"]))
     return found

@@ -74,8 +74,22 @@ def check_database(folder: Path, storage: str | None, total: int) -> Iterator[Li
     yield Line("trials given up since their processes died", str(len(lost)), not lost)
 
 
-def check_epochs(marks: Sequence[Mark], allowed: int) -> Iterator[Line]:
-    """No epoch was trained in vain but those that were cut off, `allowed` at most."""
+def cut_then_pruned(folder: Path, storage: str | None) -> frozenset[int]:
+    """The trials that were pruned after they had been cut off.
+
+    One that goes on is judged again where it stands, against what has been learnt since: so the epoch that
+    was cut off may never be finished.
+    """
+    opened = reopen_study(folder, storage=storage)
+    try:
+        found = record.records(opened.study)
+    finally:
+        opened.close()
+    return frozenset(one.number for one in found if one.state == "pruned" and one.attempts > 1)
+
+
+def check_epochs(marks: Sequence[Mark], allowed: int, excused: frozenset[int]) -> Iterator[Line]:
+    """No epoch was trained in vain but those that were cut off; `excused` never went on."""
     starts = Counter(mark.place for mark in marks if mark.what == "start")
     ends = Counter(mark.place for mark in marks if mark.what == "end")
     twice = starts.total() - len(starts)
@@ -86,8 +100,9 @@ def check_epochs(marks: Sequence[Mark], allowed: int) -> Iterator[Line]:
     yield Line("  the most for one cut", str(worst), worst <= 1)
     again = sum(count - 1 for count in ends.values())
     yield Line("  of them finished twice", str(again), again <= allowed)
-    unfinished = [place for place in starts if place not in ends]
-    yield Line("epochs begun and never finished", str(len(unfinished)), not unfinished)
+    unfinished = Counter(number for number, fold, epoch in starts if (number, fold, epoch) not in ends)
+    held = all(number in excused and count == 1 for number, count in unfinished.items())
+    yield Line("epochs begun and never finished", str(unfinished.total()), held)
     yield Line("trials in two processes at once", str(overlaps), overlaps == 0)
 
 

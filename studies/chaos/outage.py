@@ -120,7 +120,7 @@ def tell(asked: argparse.Namespace, victim: killer.Attack, url: str | None, last
         check.Line("the search waited", "yes" if lasted else "no", lasted or asked.what == "disk"),
         check.Line("times that the command was given", str(victim.starts)),
         *check.check_database(victim.study, url, asked.trials),
-        *check.check_epochs(marks, allowed),
+        *check.check_epochs(marks, allowed, check.cut_then_pruned(victim.study, url)),
         *check.check_curves(victim.study, marks),
         *check.check_folder(victim.study, victim.largest, killer.size(victim.study)),
         *check.check_reruns(victim.study, asked.seed, asked.rerun, random.Random(asked.seed)),

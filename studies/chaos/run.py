@@ -101,7 +101,7 @@ def attack(asked: argparse.Namespace, folder: Path, url: str | None) -> list[che
         check.Line("times that the command was given", str(victim.starts)),
         check.Line("processes left over", str(alive), alive == 0),
         *check.check_database(victim.study, url, total),
-        *check.check_epochs(marks, allowed),
+        *check.check_epochs(marks, allowed, check.cut_then_pruned(victim.study, url)),
         *check.check_curves(victim.study, marks),
         *check.check_folder(victim.study, victim.largest, killer.size(victim.study)),
         *check.check_reruns(victim.study, asked.seed, asked.rerun, rng),

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from automed.errors import ModelError
+from automed.job import open_job
 from automed.model.card import CARD, Card, read_card, write_card
 from automed.model.folder import read_model, write_model
 from automed.model.loaded import LoadedModel
@@ -154,10 +155,14 @@ def test_a_card_says_all_of_it(fitted: Path) -> None:
     assert all(one.low <= one.high for one in card.thresholds)
     assert any("held out (Testing, official)" in one.name and one.low is not None for one in card.scores)
     assert card.outliers is not None
-    assert not card.outliers.unseen and "were learnt from" in told[0]
+    manifest, dealt, _ = open_job(fitted / "studies" / "small")
+    # The threshold of a refit is of a fold's network under the same configuration.
+    assert card.outliers.pictures == len(dealt.split(0)[1])
+    assert "had not seen" in told[0]
     folds = read_model(fitted / "studies" / "small" / "model-folds")
     assert [one.fold for one in folds.members] == [0, 1]
-    assert folds.outliers.unseen and folds.coverage == 0.8
+    assert folds.outliers.pictures == len(manifest.search)
+    assert folds.coverage == 0.8
     assert any("held out" in one.name for one in folds.scores)
     assert folds.source == msgspec.structs.replace(card.source, made=folds.source.made)
 

@@ -90,7 +90,8 @@ def test_where_two_images_do_not_fit_the_trial_is_pruned(
     opened = open_with(2)
     one = work(opened, held + (150 << 20))
     assert (one.state, one.result.fault) == ("pruned", "memory")
-    assert opened.study.get_trials(deepcopy=False)[0].constraints == {"memory": 1.0}
+    # The last attempt: a native library may take an earlier one down where memory is short.
+    assert opened.study.get_trials(deepcopy=False)[-1].constraints == {"memory": 1.0}
 
 
 def test_a_cap_below_what_a_process_needs_to_begin_halts_the_search(
