@@ -34,8 +34,8 @@ best trial that was trained to its end?
 * **A later fold, on its way**, gains what the trial's own earlier folds gained from there.
 
 A trial ends when it lies more than `z` standard errors behind. Where a schedule says that a curve tells
-nothing before some epoch, because a frozen part thaws there or the learning rate warms up, the user attribute
-`settled` may hold that epoch: rungs before it, and shortly after, pass the trial.
+nothing before some epoch, because a frozen part thaws there, the user attribute `settled` may hold it: rungs
+before it, and for a third of the epochs after it, pass the trial.
 
 What else a study may say in a trial's user attributes: `shape`, `[epochs, folds]`, where trials train
 unequally long (then a step is `fold * epochs + epoch` with its own epochs); `fold_scores`, the score of each

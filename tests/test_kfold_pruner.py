@@ -129,7 +129,7 @@ def test_trials_of_other_lengths_are_compared_at_equal_progress() -> None:
 
 def test_a_curve_that_has_not_settled_is_not_judged() -> None:
     study = study_of(PEERS)
-    for settled, done, ends in ((3, 1 / 3, False), (3, 2 / 3, True), (7, 2 / 3, False), (1, 1 / 3, True)):
+    for settled, done, ends in ((2, 1 / 3, False), (4, 2 / 3, True), (5, 2 / 3, False), (0, 1 / 3, True)):
         assert judge(study, ask(study, noisy(0.65, 50), done, settled=settled)) is ends
 
 

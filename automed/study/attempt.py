@@ -128,8 +128,8 @@ class Attempt:
 
         config = from_flat(self._writer.ask(draw))
         self._writer.write(record.CONFIG, to_flat(config))
-        if settled := _settled(config):
-            self._writer.write(record.SETTLED, settled)
+        if config.freeze.depth > 0 and config.freeze.thaw_epoch:
+            self._writer.write(record.SETTLED, config.freeze.thaw_epoch)
         self._micro_batch = self._trial.user_attrs.get(record.MICRO_BATCH)
         self._batch = config.train.batch
         return config
@@ -281,12 +281,6 @@ class Attempt:
         shape = self._writer.shape
         assert shape is not None
         return self._at_rung(fold, epoch, shape[0]) and self._writer.should_prune()
-
-
-def _settled(config: TrialConfig) -> int:
-    """The epoch before which the curve tells nothing of the end: what was frozen learns, and at full rate."""
-    thaw = config.freeze.thaw_epoch if config.freeze.depth > 0 else 0
-    return max(thaw, config.schedule.warmup)
 
 
 def _never(fold: int, epoch: int, epochs: int) -> bool:  # noqa: ARG001

@@ -75,7 +75,7 @@ def read_table(file: Path, *, folds: tuple[int, ...] | None = None, direction: s
     if direction == "minimize":
         curves = 1 - curves
     settled = np.array([
-        max(int(one.get(name) or 0) for name in ("freeze.thaw_epoch", "schedule.warmup"))
+        int(one.get("freeze.thaw_epoch") or 0) * (float(one.get("freeze.depth") or 0) > 0)
         for one in whole.values()
     ])  # fmt: skip
     table = Table(
