@@ -4,6 +4,13 @@ The verbs of the command line that are not for a terminal are functions here; `a
 they raise.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from automed.kfold_pruner import KFoldPruner
+
 __version__ = "0.1.0"
 
 from automed.face import (
@@ -23,6 +30,7 @@ from automed.model.classifier import Classifier, Predictions
 
 __all__ = [
     "Classifier",
+    "KFoldPruner",
     "Predictions",
     "SearchResult",
     "StudyStatus",
@@ -41,3 +49,12 @@ __all__ = [
     "search",
     "status",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`KFoldPruner` is loaded when it is asked for, and Optuna with it: a command's help needs neither."""
+    if name != "KFoldPruner":
+        raise AttributeError(f"module 'automed' has no attribute '{name}'")
+    from automed.kfold_pruner import KFoldPruner
+
+    return KFoldPruner

@@ -11,7 +11,7 @@ import typer
 from automed import __version__
 from automed.cli_model import app as model_app
 from automed.errors import AutomedError
-from automed.options import STUDIES, Named, Storage, Studies
+from automed.options import STUDIES, DataPath, Named, Storage, Studies, Workers
 
 if TYPE_CHECKING:
     from automed.study.limits import Limits
@@ -28,10 +28,6 @@ app = typer.Typer(
 Space = Annotated[
     str | None,
     typer.Option(help="A space file, or the name of a shipped one (brain, brain_cpu, phantom, minimal)."),
-]
-DataPath = Annotated[Path | None, typer.Option(help="A folder of images, a CSV or an npz file.")]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes that train: by default one a GPU, or one a core.")
 ]
 
 

@@ -1,4 +1,7 @@
-"""What you type once a search is over: what came of it, and to have and use a model; rooms as in `cli.py`."""
+"""What you type once a search is over: what came of it, and to have and use a model; rooms as in `cli.py`.
+
+And `record`, which is a search that is made to be kept.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from automed.options import STUDIES, Coverage, Named, Storage, Studies
+from automed.options import STUDIES, Coverage, DataPath, Named, Storage, Studies, Workers
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -190,3 +193,29 @@ def explain(
     for line in made.lines():
         typer.echo(line)
     typer.echo(f"written: {out / PAGE}, and beside it each picture with its map")
+
+
+@app.command()
+def record(
+    space: Annotated[str, typer.Argument(help="A space file, or the name of a shipped one.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The table of curves, such as my.csv.gz.")],
+    data: DataPath = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Configurations; run again to go on.")] = None,
+    workers: Workers = None,
+    name: Annotated[
+        str | None, typer.Option(help="The study's name, instead of the file's with -curves behind it.")
+    ] = None,
+    so_far: Annotated[
+        bool, typer.Option("--so-far", help="Train nothing: write what there is of a recording under way.")
+    ] = False,
+    storage: Storage = None,
+    studies: Studies = STUDIES,
+) -> None:
+    """Train configurations drawn at random to their end, and keep every epoch's score as a small table."""
+    from automed.recording import run_record
+    from automed.searching import Wish
+
+    wish = Wish(
+        space=space, data=data, trials=trials, workers=workers, name=name, storage=storage, studies=studies
+    )  # fmt: skip
+    typer.echo(run_record(wish, out, so_far=so_far))

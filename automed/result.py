@@ -16,7 +16,11 @@ METRICS = ("macro_f1", "accuracy", "balanced_accuracy", "auroc", "mcc")
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of one fold. `epoch` counts from 0; `lr` is the head's at the end of the epoch."""
+    """One epoch of one fold. `epoch` counts from 0; `lr` is the head's at the end of the epoch.
+
+    `seconds` is wall time; `cpu_seconds` is what the processor worked for this process meanwhile, over all
+    its threads, which other load on the machine hardly changes.
+    """
 
     fold: int
     epoch: int
@@ -25,6 +29,7 @@ class Epoch:
     score: float
     lr: float
     seconds: float
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

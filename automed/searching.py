@@ -62,6 +62,8 @@ class Wish:
     launcher: str = "local"
     options: tuple[str, ...] = ()
     log: tuple[str, ...] = ()
+    sampler: str | None = None
+    pruner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,21 @@ def run_search(
         AutomedError: the search could not go on, or no trial ran to its end.
     """
     console = console or make_console()
+    with searched(wish, console, warn=warn) as (opened, snapshot):
+        return _judged(opened, snapshot.best, console)
+
+
+@contextlib.contextmanager
+def searched(
+    wish: Wish, console: Console, *, warn: Callable[[str], None] | None = None
+) -> Iterator[tuple[OpenStudy, Snapshot]]:
+    """Search until the study has its trials, and hand it over with how it stands then.
+
+    Raises:
+        UserError: the file, the images or the study have to change; nothing was run.
+        Interrupted: Ctrl-C; the study stands, and the same command goes on with it.
+        AutomedError: the search could not go on.
+    """
     experiment, old = _experiment(wish)
     folder = wish.studies / experiment.study.name
     alone = of_this_machine(wish.storage, folder)
@@ -111,7 +128,11 @@ def run_search(
             opened = open_study(experiment, manifest, folds, folder=folder, storage=storage, old=old)
             tell = warn or partial(console.print, soft_wrap=True)
             with contextlib.closing(opened), _journal(opened, makers, wish, tell) as see:
-                return _run(opened, wish, ready, console, see)
+                trials = opened.experiment.study.trials
+                _prepare_pictures(opened, trials, wish, console)
+                outcome = _watch(opened, trials, wish, ready, console, see)
+                _refuse_unfinished(outcome, opened)
+                yield opened, outcome.snapshot
 
 
 @contextlib.contextmanager
@@ -127,14 +148,7 @@ def _journal(
         yield lambda shown: journal.see(shown.trials)
 
 
-def _run(
-    opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console: Console, see: See
-) -> Verdict:
-    trials = opened.experiment.study.trials
-    _prepare_pictures(opened, trials, wish, console)
-    outcome = _watch(opened, trials, wish, site, console, see)
-    _refuse_unfinished(outcome, opened)
-    winner = outcome.snapshot.best
+def _judged(opened: OpenStudy, winner: record.TrialRecord | None, console: Console) -> Verdict:
     if winner is None:
         raise AutomedError(
             f"no trial ran to its end, so there is no winner; see why with: automed status {opened.name}"
@@ -192,7 +206,7 @@ def _help(opened: OpenStudy, visit: Visit, site: Callable[[Orders], Site], conso
 def _experiment(wish: Wish) -> tuple[Experiment, list[record.TrialRecord]]:
     """The file with what the command line changes in it; for a new fork, the old study's trials too."""
     experiment = read_experiment(find_space(wish.space or "phantom"))
-    wished = {"name": wish.name, "seed": wish.seed, "trials": wish.trials}
+    wished = {name: getattr(wish, name) for name in ("name", "seed", "trials", "sampler", "pruner")}
     experiment = with_study(
         experiment, **{key: value for key, value in wished.items() if value is not None}
     )  # fmt: skip

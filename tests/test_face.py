@@ -222,7 +222,7 @@ def test_every_option_of_a_verb_is_there(tmp_path: Path) -> None:
     from automed.cli_model import app as model_app
 
     elsewhere = {
-        "worker", "profile", "init", "schema", "upgrade", "dashboard",  # for a terminal
+        "worker", "profile", "init", "schema", "upgrade", "dashboard", "record",  # for a terminal
     }  # fmt: skip
     words = {"launcher_option": "launcher_options", "form": "format"}
     seen = set()

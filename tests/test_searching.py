@@ -69,7 +69,7 @@ def curves(folder: Path, name: str = "small") -> dict[str, list[dict[str, str]]]
     for file in sorted((folder / "studies" / name / "trials").glob("*/curve.csv")):
         with file.open(newline="") as stream:
             found[file.parent.name] = [
-                {key: value for key, value in row.items() if key != "seconds"}
+                {key: value for key, value in row.items() if key not in ("seconds", "cpu_seconds")}
                 for row in csv.DictReader(stream)
             ]
     return found

@@ -19,7 +19,7 @@ def methods(of: Reported) -> list[str]:
     )  # fmt: skip
     searched = ", ".join(knob.name for knob in of.experiment.space.searched) or "nothing"
     pruned = (
-        f"; {states['pruned']:,} were stopped early, by rungs within the first fold and a paired comparison "
+        f"; {states['pruned']:,} were stopped early, by a forecast from their curves and a paired comparison "
         "with the best trial on the same folds"
         if states["pruned"] else ""
     )  # fmt: skip

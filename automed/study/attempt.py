@@ -68,7 +68,7 @@ class Attempt:
     def __init__(
         self, claim: Claim, *, opened: OpenStudy, ledger: Ledger, trainer: Trainer, limits: Limits
     ) -> None:
-        from automed.study.pruner import KFoldPruner  # and Optuna with it
+        from automed.kfold_pruner import KFoldPruner  # and Optuna with it
 
         assert claim.trial is not None
         self._number, self._there = claim.number, claim.there
@@ -128,6 +128,8 @@ class Attempt:
 
         config = from_flat(self._writer.ask(draw))
         self._writer.write(record.CONFIG, to_flat(config))
+        if config.freeze.depth > 0 and config.freeze.thaw_epoch:
+            self._writer.write(record.SETTLED, config.freeze.thaw_epoch)
         self._micro_batch = self._trial.user_attrs.get(record.MICRO_BATCH)
         self._batch = config.train.batch
         return config
@@ -270,8 +272,9 @@ class Attempt:
 
     def _why(self) -> str:
         writer = self._writer
-        if not writer.scores or writer.shape is None:
-            return "among the worst third at this point of the first fold"
+        assert writer.shape is not None
+        if len(writer.scores) <= writer.fold:
+            return f"not expected to reach the best trial, by its curve in fold {writer.fold + 1}"
         return f"behind the best trial after {len(writer.scores)} of {writer.shape[1]} folds"
 
     def _judged_at_rung(self, fold: int, epoch: int) -> bool:

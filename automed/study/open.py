@@ -212,7 +212,7 @@ def pruner_of(experiment: Experiment) -> optuna.pruners.BasePruner:
     """The pruner that the file asks for."""
     import optuna
 
-    from automed.study.pruner import KFoldPruner
+    from automed.kfold_pruner import KFoldPruner
 
     return KFoldPruner() if experiment.study.pruner == "kfold" else optuna.pruners.NopPruner()
 

@@ -3,8 +3,9 @@
 User attributes of a trial (so that optuna-dashboard shows them):
 
     lease        who runs it, and a counter that moves while it does
-    shape        [epochs a fold, folds]               both also read by the pruner, which says
-    fold_scores  the final score of each fold so far  what they mean
+    shape        [epochs a fold, folds]               these three are also read by the pruner,
+    fold_scores  the final score of each fold so far  which says what they mean
+    settled      the epoch before which its curve tells nothing, where there is one
     config       the whole configuration, by dotted names
     result       metrics, seconds, peak memory, plan; or why it ended
     origin       of a retry: the first attempt's number; with `reached`, the epochs that the attempts before
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 LEASE, CONFIG, RESULT, SOURCE = "lease", "config", "result", "source"
 ORIGIN, REACHED, RETRIES, LOSSES = "origin", "reached", "retries", "losses"
 BEGUN, MICRO_BATCH, WAITING = "begun", "micro_batch", "waiting"
-# As in automed.study.pruner, which is imported by workers only.
-SHAPE, FOLD_SCORES, SAME_AS = "shape", "fold_scores", "same_as"
+# As in automed.kfold_pruner, which is imported by workers only.
+SHAPE, FOLD_SCORES, SAME_AS, SETTLED = "shape", "fold_scores", "same_as", "settled"
 
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
 End = Literal["died", "lost", "back"]

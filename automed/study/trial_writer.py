@@ -28,12 +28,14 @@ class TrialWriter:
     Attributes:
         shape: epochs a fold, and folds, once the training process has told them.
         scores: of the folds that have ended.
+        fold: of the last report.
     """
 
     def __init__(self, trial: optuna.Trial, ledger: Ledger) -> None:
         self.trial, self._ledger = trial, ledger
         self.shape: tuple[int, int] | None = None
         self.scores: list[float] = []
+        self.fold = 0
         self._reported: set[int] = set()
         self._noted: float | None = None
         self._waiting = ""
@@ -71,6 +73,7 @@ class TrialWriter:
         """The score of one epoch; None where it is no number."""
         assert self.shape is not None
         step = fold * self.shape[0] + epoch
+        self.fold = fold
         if step not in self._reported:
             self.ask(lambda: self.trial.report(float("nan") if score is None else score, step))
             self._reported.add(step)

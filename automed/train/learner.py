@@ -131,7 +131,7 @@ class Learner:
             TrialError: the loss is no longer a finite number.
         """
         self.prepare()
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         with self.random_state.held():
             if self.epoch == self.config.freeze.thaw_epoch > 0:
                 thaw(self.module)
@@ -150,6 +150,7 @@ class Learner:
             score=evaluation.scores.get(self.material.metric, math.nan),
             lr=lr,
             seconds=time.perf_counter() - started,
+            cpu_seconds=time.process_time() - worked,
         )
         self.epoch += 1
         return row

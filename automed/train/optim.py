@@ -13,6 +13,7 @@ from automed.config import Optim, Schedule
 from automed.train.adamp import AdamP
 
 _FUSED = frozenset({"adam", "adamw", "sgd", "momentum"})  # torch's own, which step over all weights at once
+_LATE = frozenset({"adam", "adamw"})  # those that bear a weight whose first gradient comes late
 
 
 def build_optimizer(module: nn.Module, optim: Optim, *, thaws: bool) -> torch.optim.Optimizer:
@@ -25,7 +26,7 @@ def build_optimizer(module: nn.Module, optim: Optim, *, thaws: bool) -> torch.op
     if thaws:
         for parameter in frozen:
             parameter.requires_grad_(True)
-    fused: dict[str, Any] = {"fused": True} if optim.name in _FUSED else {}
+    fused: dict[str, Any] = {"fused": True} if optim.name in (_LATE if thaws else _FUSED) else {}
     optimizer = create_optimizer_v2(
         module,
         opt=optim.name,

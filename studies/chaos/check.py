@@ -182,7 +182,10 @@ def _same(study: Path, folder: Path, seed: int) -> bool:
 def read_curve(folder: Path) -> list[dict[str, str]]:
     """All of `curve.csv` but the seconds."""
     with (folder / "curve.csv").open(newline="") as file:
-        return [{key: row[key] for key in row if key != "seconds"} for row in csv.DictReader(file)]
+        return [
+            {key: row[key] for key in row if key not in ("seconds", "cpu_seconds")}
+            for row in csv.DictReader(file)
+        ]
 
 
 def same_probabilities(one: Path, other: Path) -> bool:

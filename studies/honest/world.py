@@ -15,8 +15,8 @@ fold models, each on a fresh sample under the same model. It is not the score of
 which would have seen more of them.
 
 A search proposes at random or, with `adaptive`, half of the time a neighbour of the best trial so far. With
-`pruned`, trials are stopped as `automed.study.pruner` does it: a rung within the first fold, then a paired
-comparison with the best trial so far after every fold.
+`pruned`, trials are stopped much as `automed.kfold_pruner` does it: a rung within the first fold, then a
+paired comparison with the best trial so far after every fold.
 """
 
 from __future__ import annotations

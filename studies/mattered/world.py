@@ -1,6 +1,6 @@
 """Searches whose truth is known: what every knob is worth is drawn, and the search is automed's own.
 
-Space, sampler and pruner are real (`space.yaml`, `automed.study.sampler`, `automed.study.pruner`); only the
+Space, sampler and pruner are real (`space.yaml`, `automed.study.sampler`, `automed.kfold_pruner`); only the
 training is made up. A trial's skill, in points (hundredths of the metric), is
 
     base + worth of its network + planted effects + the learning rate's parabola + what is its own
@@ -24,12 +24,12 @@ from pathlib import Path
 import numpy as np
 import optuna
 
+from automed.kfold_pruner import KFoldPruner
 from automed.settings import Scalar
 from automed.space.knob import Knob
 from automed.space.sample import SearchSpace, sample
 from automed.study import record
 from automed.study.experiment import read_experiment
-from automed.study.pruner import KFoldPruner
 from automed.study.record import TrialRecord
 from automed.study.sampler import make_sampler, suggester
 

@@ -86,7 +86,7 @@ def trained(material: Material, chosen: TrialConfig, folder: Path, fate: Fate, k
 
 
 def rows(result: Any) -> list[dict[str, Any]]:
-    return [{**dataclasses.asdict(row), "seconds": 0} for row in result.curve]
+    return [{**dataclasses.asdict(row), "seconds": 0, "cpu_seconds": 0} for row in result.curve]
 
 
 def same(one: Any, other: Any) -> bool:

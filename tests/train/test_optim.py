@@ -80,3 +80,22 @@ def test_optimisers_move_the_weights_with_l2(name: str) -> None:
     assert not torch.equal(before, module[2].weight)
     decays = {group["weight_decay"] for group in optimizer.param_groups}
     assert decays == {0.0, 0.1}, "biases are spared, weights are not"
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw", "adamp", "lion"])
+def test_what_thaws_learns_from_then_on_under_any_optimiser(name: str) -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    module[0].requires_grad_(False)
+    optimizer = build_optimizer(module, Optim(name=name, lr=0.01), thaws=True)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        module(torch.ones(3, 2)).square().sum().backward()
+        optimizer.step()
+
+    before = module[0].weight.clone()
+    step()
+    assert torch.equal(module[0].weight, before)
+    module[0].requires_grad_(True)
+    step()
+    assert not torch.equal(module[0].weight, before)

@@ -1,0 +1,324 @@
+"""Stop a cross-validated trial that will not win, by what its folds and their curves let expect.
+
+For any Optuna study whose trials train K folds, one after another, on folds that are the same for all. Each
+epoch is reported at step `fold * n_epochs + epoch`, both from 0::
+
+    study = optuna.create_study(direction="maximize", pruner=KFoldPruner(n_folds=5, n_epochs=30))
+
+    def objective(trial):
+        scores = []
+        for fold in range(5):
+            for epoch in range(30):
+                score = ...
+                trial.report(score, fold * 30 + epoch)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+            scores.append(score)
+        return float(np.mean(scores))
+
+One question is asked at every point: what will the trial score over all folds, and how far is that behind the
+best trial that was trained to its end?
+
+* **Folds that ended** count for what they are once it is taken out how easy each fold is, which all trials
+  tell together: scores are taken apart into trial + fold + noise. With n of K folds ended the mean over all
+  of them is known up to a standard error of s * sqrt((K - n) / (n K)). The spread s of the noise is pooled
+  over all trials, so that one fold is enough to speak (stopping cross-validation early: Bergman et al. 2024,
+  "Don't Waste Your Time: Early Stopping Cross-Validation").
+* **The first fold, on its way**, is forecast at some shares of its epochs (rungs, as in Li et al. 2020, "A
+  System for Massively Parallel Hyperparameter Tuning"), at equal progress of the schedule, since trials may
+  train unequally long. How much a fold still gains is learnt from the trials that ended theirs, from where
+  they stood then, how far they had risen, and how fast: a slow starter is behind, but rises. Ranks alone
+  serve as well where all curves have one shape (Egele et al. 2023, "Is One Epoch All You Need For
+  Multi-Fidelity Hyperparameter Optimization?"), and lose the best ones where they have not. The forecast is
+  as sure as it was for curves like this one.
+* **A later fold, on its way**, gains what the trial's own earlier folds gained from there.
+
+A trial ends when it lies more than `z` standard errors behind. Where a schedule says that a curve tells
+nothing before some epoch, because a frozen part thaws there, the user attribute `settled` may hold it: rungs
+before it, and for a third of the epochs after it, pass the trial.
+
+What else a study may say in a trial's user attributes: `shape`, `[epochs, folds]`, where trials train
+unequally long (then a step is `fold * epochs + epoch` with its own epochs); `fold_scores`, the score of each
+fold that ended, where that is not its last report, or where a fold may end early (set it before asking);
+`same_as`, in a trial that repeats what another one scored: it says nothing new, and no other is held against
+it.
+
+The file needs nothing but Optuna and NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from optuna.pruners import BasePruner
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+SHAPE = "shape"
+FOLD_SCORES = "fold_scores"
+SAME_AS = "same_as"
+SETTLED = "settled"
+_ROUNDS = 8  # of alternating least squares
+_SETTLING = 1 / 3  # share of the epochs after `settled` in which a curve still tells nothing
+
+
+class KFoldPruner(BasePruner):
+    """Ends a trial that will be behind the incumbent over all folds, by as much as can be foreseen.
+
+    Args:
+        n_folds: how many folds a trial has; trials may say otherwise in `shape`.
+        n_epochs: how many epochs a fold has at most; trials may say otherwise in `shape`.
+        z: how many standard errors behind is too far. A larger one stops less, and errs less.
+        rungs: the shares of the first fold's epochs after which it is forecast.
+        later_rungs: the same in the folds after it.
+        min_trials: how many must have been trained to their end before any is stopped.
+        min_peers: how many must have ended a fold before one is forecast.
+        smooth: how many reports are averaged, for a noisy one is no level.
+    """
+
+    def __init__(
+        self,
+        n_folds: int | None = None,
+        n_epochs: int | None = None,
+        *,
+        z: float = 1.5,
+        rungs: Sequence[float] = (1 / 3, 2 / 3),
+        later_rungs: Sequence[float] = (1 / 2,),
+        min_trials: int = 2,
+        min_peers: int = 6,
+        smooth: int = 3,
+    ) -> None:
+        self.n_folds, self.n_epochs, self.z = n_folds, n_epochs, z
+        self.rungs, self.later_rungs = tuple(rungs), tuple(later_rungs)
+        self.min_trials, self.min_peers, self.smooth = min_trials, min_peers, smooth
+        self._study = ""
+        self._kept: dict[int, _Seen | None] = {}
+
+    def at_rung(self, fold: int, epoch: int, epochs: int) -> bool:
+        """Whether a trial is judged when `epoch` (from 0) of `fold` has just been trained.
+
+        It is judged at the end of every fold but the last, too; asking elsewhere costs next to nothing.
+        """
+        return self._share(fold, epoch, epochs) is not None
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial should end here; False wherever there is too little to go by.
+
+        Raises:
+            ValueError: nobody said how many folds and epochs there are.
+        """
+        sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
+        mine = None if trial.last_step is None else self._seen(trial, sign)
+        if mine is None or trial.last_step is None:
+            return False
+        fold, epoch = divmod(trial.last_step, mine.epochs)
+        ended = len(mine.ends)
+        share = self._share(fold, epoch, mine.epochs) if ended == fold else None
+        if not (share is not None or fold + 1 == ended < mine.folds) or not np.isfinite(mine.ends).all():
+            return False
+        others = self._others(study, trial, sign, mine.folds)
+        complete = [one for one in others if one.complete and len(one.ends) == one.folds]
+        levels = _level(others, mine.folds)
+        if len(complete) < self.min_trials or levels is None:
+            return False
+        target = max(float(one.ends.mean()) for one in complete)
+        scores = list(mine.ends)
+        doubt = 0.0
+        if share is not None:
+            forecast = self._forecast(mine, others, fold, share)
+            if forecast is None:
+                return False
+            scores.append(forecast[0])
+            doubt = forecast[1]
+        known = len(scores)
+        expected = float(np.mean(scores - levels.easy[:known]))
+        error = levels.noise * (mine.folds - known) / (known * mine.folds)
+        error += float(levels.doubt[:known].mean()) / known + doubt / known**2
+        return target - expected > self.z * math.sqrt(error)
+
+    def _share(self, fold: int, epoch: int, epochs: int) -> float | None:
+        """The share of the fold at which there is a rung just here."""
+        shares = self.later_rungs if fold else self.rungs
+        return next((share for share in shares if epoch == _rung(share, epochs)), None)
+
+    def _seen(self, trial: FrozenTrial, sign: float) -> _Seen | None:
+        """What it reported; None where it says nothing yet."""
+        epochs, folds = trial.user_attrs.get(SHAPE, (self.n_epochs, self.n_folds))
+        if not trial.intermediate_values:
+            return None
+        if epochs is None or folds is None:
+            raise ValueError("KFoldPruner needs n_folds and n_epochs, or the user attribute 'shape'")
+        return _Seen(trial, sign, int(epochs), int(folds))
+
+    def _others(self, study: Study, trial: FrozenTrial, sign: float, folds: int) -> list[_Seen]:
+        """All that may be learnt from; what a finished one reported never changes."""
+        if self._study != study.study_name:
+            self._study, self._kept = study.study_name, {}
+        found = []
+        for other in study.get_trials(deepcopy=False):
+            if other.number == trial.number or other.state == TrialState.FAIL or SAME_AS in other.user_attrs:
+                continue
+            if other.number in self._kept:
+                seen = self._kept[other.number]
+            else:
+                seen = self._seen(other, sign)
+                if other.state.is_finished():
+                    self._kept[other.number] = seen
+            if seen is not None and seen.folds == folds and np.isfinite(seen.ends).all():
+                found.append(seen)
+        return found
+
+    def _forecast(
+        self, mine: _Seen, others: list[_Seen], fold: int, share: float
+    ) -> tuple[float, float] | None:
+        """Where a fold will end that has come to a share of its epochs, and the variance of that."""
+        here = mine.look(fold, share, self.smooth)
+        if here is None or mine.unsettled(share):
+            return None
+        if fold:
+            gains = mine.gains(fold, share, self.smooth)
+            errors = [error for other in others for error in other.errors(share, self.smooth)]
+            if gains is None or len(errors) < self.min_peers:
+                return None
+            doubt = float(np.square(errors).mean()) * (1 + 2 / len(errors))
+            return here[0] + float(gains.mean()), doubt
+        known = [
+            (*look, float(other.ends[0]) - look[0]) for other in others
+            if len(other.ends) and not other.unsettled(share)
+            and (look := other.look(0, share, self.smooth)) is not None
+        ]  # fmt: skip
+        if len(known) < self.min_peers:
+            return None
+        gain, doubt = _regress(np.array(known), np.array(here))
+        return here[0] + gain, doubt
+
+
+class _Seen:
+    """What a trial reported, the higher the better: curves by fold, and the scores of folds that ended."""
+
+    def __init__(self, trial: FrozenTrial, sign: float, epochs: int, folds: int) -> None:
+        self.number, self.complete = trial.number, trial.state == TrialState.COMPLETE
+        self.epochs, self.folds = epochs, folds
+        self.settled = int(trial.user_attrs.get(SETTLED, 0))
+        self.curves: dict[int, np.ndarray] = {}
+        values = sorted(trial.intermediate_values.items())
+        for fold in range(folds):
+            curve = [value for step, value in values if step // epochs == fold]
+            if curve:
+                self.curves[fold] = sign * np.array(curve)
+        told = trial.user_attrs.get(FOLD_SCORES)
+        if told is None:
+            told = [
+                trial.intermediate_values[end] for fold in range(folds)
+                if (end := (fold + 1) * epochs - 1) in trial.intermediate_values
+            ]  # fmt: skip
+        self.ends = sign * np.asarray(told, dtype=float)
+        self._looks: dict[tuple[int, float], tuple[float, ...] | None] = {}
+
+    def unsettled(self, share: float) -> bool:
+        """Whether its schedule says that the curve tells nothing at this share of the epochs."""
+        return bool(self.settled) and math.ceil(share * self.epochs) < self.settled + _SETTLING * self.epochs
+
+    def look(self, fold: int, share: float, smooth: int) -> tuple[float, ...] | None:
+        """What its curve looks like at a share of a fold's epochs.
+
+        Its level; how far it rose since the first report, and in the second half of the way; and how far it
+        would still rise if each half of that way brought the same part of the half before it (a geometric
+        series, as in Aitken's process). A fold that stopped early stands at its last reports from then on.
+        None where it did not come so far, or where that is no number.
+        """
+        key = fold, share
+        if key not in self._looks:
+            self._looks[key] = self._look(fold, share, smooth)
+        return self._looks[key]
+
+    def _look(self, fold: int, share: float, smooth: int) -> tuple[float, ...] | None:
+        curve, rung = self.curves.get(fold), _rung(share, self.epochs)
+        if curve is None or rung is None or (len(curve) <= rung and len(self.ends) <= fold):
+            return None
+        upto = curve[: rung + 1]
+        half = max(1, len(upto) // 2)
+        width = min(smooth, half)
+        level, middle, first = float(upto[-width:].mean()), float(upto[half - width : half].mean()), upto[0]
+        late, early = level - middle, middle - float(first)
+        part = min(max(late / max(early, 1e-3), 0.0), 0.97)
+        series = part * (1 - part ** (2 * (1 - share) / share)) / (1 - part)
+        looks = level, level - float(first), late, max(late, 0.0) * series
+        return looks if all(map(math.isfinite, looks)) else None
+
+    def gains(self, fold: int, share: float, smooth: int) -> np.ndarray | None:
+        """How much each fold before `fold` gained from a share of its epochs to its end."""
+        looks = [self.look(one, share, smooth) for one in range(fold)]
+        if any(look is None for look in looks):
+            return None
+        return np.array([end - look[0] for end, look in zip(self.ends, looks, strict=False) if look])
+
+    def errors(self, share: float, smooth: int) -> list[float]:
+        """By how much the gain of each fold after the first missed what those before it had gained."""
+        gains = self.gains(len(self.ends), share, smooth)
+        if gains is None:
+            return []
+        return [float(gains[fold] - gains[:fold].mean()) for fold in range(1, len(gains))]
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """How `easy` each fold is (K,), on average 0, with the variance of that, `doubt`, and of the `noise`."""
+
+    easy: np.ndarray
+    doubt: np.ndarray
+    noise: float
+
+
+def _level(seen: list[_Seen], folds: int) -> _Levels | None:
+    """Take scores apart into trial + fold + noise, by alternating least squares; None from too few.
+
+    From few of them the noise is taken for larger.
+    """
+    told = [one.ends for one in seen if len(one.ends) > 1]
+    scores = np.full((len(told), folds), np.nan)
+    for row, ends in enumerate(told):
+        scores[row, : len(ends)] = ends
+    known = np.isfinite(scores)
+    count = known.sum(axis=0)
+    freedom = int(known.sum()) - len(told) - int((count > 0).sum()) + 1
+    if freedom < 1:
+        return None
+    easy = np.zeros(folds)
+    for _ in range(_ROUNDS):
+        own = np.nanmean(scores - easy, axis=1, keepdims=True)
+        rest = np.where(known, scores - own, 0.0).sum(axis=0)
+        easy = rest / np.maximum(count, 1)
+        easy -= easy.mean()
+    own = np.nanmean(scores - easy, axis=1, keepdims=True)
+    noise = float(np.nansum(np.square(scores - own - easy))) / freedom * (1 + 2 / freedom)
+    return _Levels(easy, noise / np.maximum(count, 1), noise)
+
+
+def _regress(known: np.ndarray, here: np.ndarray) -> tuple[float, float]:
+    """The gain at the look `here` (p,) and its variance, by ridge regression on `known` (n, p + 1).
+
+    The last column of `known` are the gains of those looks. The variance is that of the residuals, those of
+    looks like `here` weighing most.
+    """
+    looks, gains = known[:, :-1], known[:, -1]
+    middle, scale = looks.mean(axis=0), looks.std(axis=0) + 1e-9
+    design = np.column_stack([np.ones(len(known)), (looks - middle) / scale])
+    normal = design.T @ design + np.diag([0.0, *[1.0] * len(here)])
+    weights = np.linalg.solve(normal, design.T @ gains)
+    squares = np.square(gains - design @ weights)
+    point = np.array([1.0, *((here - middle) / scale)])
+    near = np.exp(-np.square(design - point).sum(axis=1) / 2)
+    freedom = max(1, len(known) - len(point))
+    variance = float((near @ squares + squares.mean()) / (near.sum() + 1)) * len(known) / freedom
+    spread = 1 + float(point @ np.linalg.solve(normal, point))
+    return float(point @ weights), variance * (1 + 2 / freedom) * spread
+
+
+def _rung(share: float, epochs: int) -> int | None:
+    """The epoch (from 0) that completes a share of them; None where only the last one would."""
+    done = math.ceil(share * epochs - 1e-9)
+    return done - 1 if done < epochs else None

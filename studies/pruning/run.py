@@ -1,0 +1,207 @@
+"""Replay searches with every pruner, and tell what each costs and what it loses.
+
+    python studies/pruning/run.py                        # all of it: an hour and a half on one core
+    python studies/pruning/run.py --only "slow" --seeds 5
+
+What was replayed is kept in `runs.csv` under --work and not replayed again. `table.csv`, beside this file by
+default, has a row a landscape and pruner, and the rows of README's table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import optuna
+from propose import InOrder, Nearest
+from replay import Judge, replay
+from table import Table, read_table
+from world import Landscape, draw_table
+
+from automed.kfold_pruner import KFoldPruner
+
+HERE = Path(__file__).resolve().parent
+CURVES = HERE.parent / "curves"
+TRIALS = {"brain": 15}  # of a table that is smaller than others
+_TRIALS = 40
+_RUN = ("landscape", "folds", "direction", "sampler", "pruner", "seed", "used", "after", "within", "fitted")
+_ROW = (
+    "group", "landscape", "folds", "direction", "sampler", "pruner", "runs", "used", "after", "after_more",
+    "after_error", "within", "within_more", "within_error", "fitted",
+)  # fmt: skip
+FIRST_SEED = 1000
+"""Those below were used up by tuning."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kind of table, and how it is searched. `group` says with what it is pooled."""
+
+    group: str
+    name: str
+    folds: int
+    direction: str
+    sampler: str
+    draw: Callable[[int], Table]
+    trials: int = _TRIALS
+
+
+def cells() -> Iterator[Cell]:
+    """The made-up landscapes, then the recorded tables that there are."""
+    kinds = [("steady", True), ("slow", True), ("thawed", True), ("thawed", False), ("fading", True)]
+    settings = [(3, 1.0), (5, 1.0), (10, 1.0), (5, 0.5), (5, 2.0)]
+    for number, ((kind, told), (folds, size)) in enumerate(itertools.product(kinds, settings)):
+        made = Landscape(kind, folds, ("maximize", "minimize")[number % 2], size, told)
+        yield Cell("made up", made.name, folds, made.direction, "random", _Made(made))
+    for file in sorted(CURVES.glob("*.csv.gz")):
+        name = file.name.partition(".")[0]
+        if name.endswith("-configurations"):
+            continue
+        for folds, direction, sampler in (
+            (5, "maximize", "random"),
+            (3, "minimize", "random"),
+            (5, "minimize", "tpe"),
+            (3, "maximize", "tpe"),
+        ):
+            yield Cell(
+                name, name, folds, direction, sampler, _Recorded(file, folds, direction),
+                TRIALS.get(name, _TRIALS),
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Made:
+    landscape: Landscape
+
+    def __call__(self, seed: int) -> Table:
+        return draw_table(self.landscape, seed)
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A recorded table; of three folds another three for each seed, judged by the other two."""
+
+    file: Path
+    folds: int
+    direction: str
+
+    def __call__(self, seed: int) -> Table:
+        some = list(itertools.combinations(range(5), self.folds))
+        chosen = np.random.default_rng([seed, 5]).permutation(some[seed % len(some)])
+        return read_table(
+            self.file, folds=None if self.folds == 5 else tuple(chosen.tolist()), direction=self.direction
+        )  # fmt: skip
+
+
+def judges(table: Table) -> dict[str, Judge]:
+    """Every pruner as its documentation has it used, new for each search."""
+    most = table.folds * int(table.epochs.max())
+    first = int(table.epochs.max()) // 3
+    ours = KFoldPruner()
+
+    def end(_fold: int, epoch: int, epochs: int) -> bool:
+        return epoch == epochs - 1
+
+    def ours_asked(fold: int, epoch: int, epochs: int) -> bool:
+        return end(fold, epoch, epochs) or ours.at_rung(fold, epoch, epochs)
+
+    pruners = optuna.pruners
+    return {
+        "none": Judge(pruners.NopPruner(), lambda *_: False),
+        "Median": Judge(pruners.MedianPruner(), lambda *_: True),
+        "Median, warmed up": Judge(
+            pruners.MedianPruner(n_startup_trials=10, n_warmup_steps=first), lambda *_: True
+        ),
+        "Hyperband": Judge(pruners.HyperbandPruner(1, most, 3), lambda *_: True),
+        "SuccessiveHalving": Judge(pruners.SuccessiveHalvingPruner(), lambda *_: True),
+        "Wilcoxon": Judge(pruners.WilcoxonPruner(p_threshold=0.1), end, by_fold=True),
+        "KFold": Judge(ours, ours_asked),
+    }
+
+
+def run_cell(cell: Cell, seed: int) -> list[tuple[object, ...]]:
+    """A row a pruner, all in the same order of configurations."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")  # of experimental features, and of ties and few pairs in Wilcoxon's test
+    table = cell.draw(seed)
+    proposer = Nearest if cell.sampler == "tpe" else InOrder
+    rows: list[tuple[object, ...]] = []
+    for name, judge in judges(table).items():
+        got = replay(table, proposer(table, seed), judge, trials=cell.trials)
+        head = (cell.name, cell.folds, cell.direction, cell.sampler, name, seed)
+        rows.append(
+            (*head, f"{got.used:.4f}", f"{got.after:.5f}", f"{got.within:.5f}", got.fitted)
+        )  # fmt: skip
+    return rows
+
+
+def summarise(runs: list[dict[str, str]], groups: dict[tuple[str, ...], str]) -> Iterator[list[object]]:
+    """Rows of the table: each landscape by itself, then all of a group; differences are paired by seed."""
+    found: dict[tuple[str, ...], dict[str, dict[str, np.ndarray]]] = defaultdict(lambda: defaultdict(dict))
+    for run in runs:
+        where = run["landscape"], run["folds"], run["direction"], run["sampler"]
+        if where in groups:
+            values = np.array([float(run[name]) for name in ("used", "after", "within", "fitted")])
+            for key in ((groups[where], *where), (groups[where], "all", "", "", run["sampler"])):
+                found[key][run["pruner"]][f"{where} {run['seed']}"] = values
+    for key, pruners in found.items():
+        for pruner, by_seed in pruners.items():
+            shared = [seed for seed in by_seed if seed in pruners["none"]]
+            mine = np.array([by_seed[seed] for seed in shared])
+            more = mine - np.array([pruners["none"][seed] for seed in shared])
+            error = more.std(axis=0, ddof=1) / np.sqrt(len(more)) if len(more) > 1 else np.full(4, np.nan)
+            used, after, within, fitted = mine.mean(axis=0)
+            yield [
+                *key[:4], key[4], pruner, len(mine), f"{used:.3f}",
+                f"{after:.4f}", f"{more[:, 1].mean():.4f}", f"{error[1]:.4f}",
+                f"{within:.4f}", f"{more[:, 2].mean():.4f}", f"{error[2]:.4f}", f"{fitted:.0f}",
+            ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--only", default="", help="landscapes whose name has this in it")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--work", type=Path, default=Path("pruning-runs"))
+    parser.add_argument("--out", type=Path, default=HERE / "table.csv")
+    asked = parser.parse_args()
+    asked.work.mkdir(parents=True, exist_ok=True)
+    kept = asked.work / "runs.csv"
+    if not kept.exists():
+        kept.write_text(",".join(_RUN) + "\n")
+    chosen = [cell for cell in cells() if asked.only in cell.name]
+    with kept.open(newline="") as stream:
+        there = {(*row[:4], row[5]) for row in csv.reader(stream)}
+    jobs = [
+        (cell, seed)
+        for seed in range(FIRST_SEED, FIRST_SEED + asked.seeds) for cell in chosen
+        if (cell.name, str(cell.folds), cell.direction, cell.sampler, str(seed)) not in there
+    ]  # fmt: skip
+    with ProcessPoolExecutor(asked.processes) as pool, kept.open("a", newline="") as stream:
+        for rows in pool.map(run_cell, *zip(*jobs, strict=True)) if jobs else ():
+            csv.writer(stream, lineterminator="\n").writerows(rows)
+            stream.flush()
+    with kept.open(newline="") as stream:
+        runs = list(csv.DictReader(stream))
+    groups = {(cell.name, str(cell.folds), cell.direction, cell.sampler): cell.group for cell in chosen}
+    rows = list(summarise(runs, groups))
+    with asked.out.open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(_ROW)
+        writer.writerows(rows)
+    for row in rows:
+        if row[1] == "all":
+            print(*row, sep="\t")
+
+
+if __name__ == "__main__":
+    main()
