@@ -80,9 +80,8 @@ def setting(
     """
     bounds: dict[str, Any] = {"ge": ge, "le": le, "gt": gt, "lt": lt}
     given = {key: value for key, value in bounds.items() if value is not None}
-    extra = {"names": names, "needs": needs, "words": words, "form": form, "bounds": given}
-    # msgspec has no bounds for what may be a number or a word; the reader of the file has.
-    return msgspec.Meta(description=about, extra=extra, **({} if words else given))
+    extra = {"names": names, "needs": needs, "words": words, "form": form}
+    return msgspec.Meta(description=about, extra=extra, **given)
 
 
 @dataclass(frozen=True)
@@ -161,17 +160,23 @@ def _collect(struct: type[msgspec.Struct], prefix: str, found: dict[str, Setting
         kind, literals, optional = leaf
         default = None if field.default is msgspec.NODEFAULT else field.default
         extra: Mapping[str, Any] = (meta.extra if meta else None) or {}
-        bounds: Mapping[str, Any] = extra.get("bounds", {})
         found[name] = Setting(
             name=name, kind=kind, literals=literals, optional=optional,
             about=(meta.description or "") if meta else "",
             required=field.required, default=default,
             names=extra.get("names"), needs=extra.get("needs", ()),
-            words=extra.get("words", ()), form=extra.get("form", ""), **bounds,
+            words=extra.get("words", ()), form=extra.get("form", ""),
+            ge=meta.ge if meta else None, le=meta.le if meta else None,
+            gt=meta.gt if meta else None, lt=meta.lt if meta else None,
         )  # fmt: skip
 
 
 def _unwrap(hint: Any) -> tuple[msgspec.Meta | None, Any]:
+    """What a setting says of itself, and its type; a number that may be absent says it of the number."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = [_unwrap(member) for member in typing.get_args(hint)]
+        metas = [meta for meta, _ in parts if meta is not None]
+        return (metas[0] if metas else None), typing.Union[tuple(bare for _, bare in parts)]  # noqa: UP007
     if typing.get_origin(hint) is not typing.Annotated:
         return None, hint
     bare, *marks = typing.get_args(hint)

@@ -59,9 +59,11 @@ class Prices:
     @property
     def differ(self) -> bool:
         """Whether the choice among configurations changes what they cost."""
+        if not self._networks:
+            return False
         named = [name for name in _ASKED if name in self._knobs]
         costs = [self.log_cost({name: value}) for name in named for value in self._values(name)]
-        return bool(self._networks) and len(costs) > 1 and max(costs) - min(costs) > _EVEN
+        return len(costs) > 1 and max(costs) - min(costs) > _EVEN
 
     def log_cost(self, drawn: Mapping[str, Scalar]) -> float:
         """The logarithm of the cost, up to a constant; over what is not drawn yet it is averaged."""

@@ -30,16 +30,20 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     folds: Annotated[int, setting("parts of the cross-validation", ge=2, le=100)] = 5
     seed: Annotated[int, setting("where all chance of the study comes from", ge=0, le=2**32 - 1)] = 0
     metric: Annotated[Metric, setting("what is maximised, on average over the folds")] = "macro_f1"
-    trials: Annotated[
-        int | Literal["auto"] | None,
-        setting(
-            "how many trials the study has in the end, 50 by default; auto: until noise hides what is to gain",
-            ge=1, le=1_000_000, words=("auto",),
-        ),
-    ] = None  # fmt: skip
-    hours: Annotated[
-        float | None, setting("how long the search runs; without trials, as many as fit", gt=0, le=10_000)
-    ] = None
+    trials: (
+        Annotated[
+            int,
+            setting(
+                "how many trials the study has in the end, 50 by default; auto: until noise hides any gain",
+                ge=1, le=1_000_000, words=("auto",),
+            ),
+        ] | Literal["auto"] | None
+    ) = None  # fmt: skip
+    hours: (
+        Annotated[
+            float, setting("how long the search runs; without trials, as many as fit", gt=0, le=10_000)
+        ] | None
+    ) = None  # fmt: skip
     cost: Annotated[
         Literal["auto", "aware", "ignored"],
         setting("choose by expected gain for the operations it takes; auto: where hours are the budget"),

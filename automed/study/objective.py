@@ -73,4 +73,4 @@ def faults(values: Mapping[str, Scalar | None]) -> Iterator[tuple[str, str, str]
         text = values.get(name)
         if text is not None and read_bound(str(text)) is None:
             shown = ascii(str(text)[:40])
-            yield name, f"{name} is {shown}; it must be {_FORM}", "at most is all there is: a cost, above 0"
+            yield name, f"{name} is {shown}; it must be {_FORM}", "write '<=' and a number above 0"
