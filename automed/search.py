@@ -23,6 +23,7 @@ from automed.data.manifest import Manifest, read_manifest
 from automed.errors import AutomedError, Interrupted, SpaceError
 from automed.job import open_job
 from automed.result import Network
+from automed.results.bounds import bound_lines
 from automed.results.explain import full_verdict
 from automed.results.show import live_view, print_signs, print_verdict, untrainable
 from automed.results.signs import Signs
@@ -124,7 +125,9 @@ def _run(opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console:
         )
     verdict = full_verdict(opened, winner, console)
     print_verdict(verdict, console)
-    print_signs(Signs(opened, record.records(opened.study)).lines(), console)
+    trials = record.records(opened.study)
+    print_signs(bound_lines(opened.experiment.objective, trials, winner), console)
+    print_signs(Signs(opened, trials).lines(), console)
     console.print(
         f"All of it stands in {opened.folder}; see it with: automed dashboard {opened.name}", soft_wrap=True
     )

@@ -9,6 +9,7 @@ from automed import __version__
 from automed.data.decode import decoding
 from automed.page.parts import Badge, Cell, Lines, Page, Part, Plots, Range, Section, Table
 from automed.results import figures
+from automed.results.bounds import bound_lines
 from automed.results.cells import (
     CALIBRATION_HEAD,
     class_table,
@@ -92,6 +93,7 @@ def _searched(of: Reported) -> Section:
     )
     lines = [search_text(of.experiment, of.folds, of.trials),
              f"The search saw {len(of.manifest.search):,} pictures{held}."]  # fmt: skip
+    lines += bound_lines(of.experiment.objective, of.trials, of.best)
     knobs = {knob.name for knob in of.experiment.space.searched}
     whole = space_table(of.experiment)
     searched = [row for row in whole.rows if row[0] in knobs]

@@ -14,6 +14,7 @@ from rich.text import Text
 from automed.errors import StudyError, nearest
 from automed.page.markdown import grid
 from automed.result import METRICS
+from automed.results.bounds import bound_lines
 from automed.results.judge import standing_verdict
 from automed.results.one_trial import print_trial, state
 from automed.results.show import print_signs, print_verdict, told, untrainable, value_text, verdict_lines
@@ -76,8 +77,7 @@ def show_status(
         console.print(Text(page(opened, trials, verdict, signs)), soft_wrap=True)
         return
     console.print(Text(headline(opened.name, trials)))
-    for line in ahead:
-        console.print(Text(line), soft_wrap=True)
+    print_signs(ahead, console)
     console.print(_table(trials))
     if verdict is not None:
         print_verdict(verdict, console)
@@ -100,7 +100,8 @@ def _ahead(
     elif seen is not None and done < budget.trials:
         line += f"; {seen.words()}"
     hopes = stopping.expect(trials)
-    return [line] if hopes is None else [line, hopes.words()]
+    lines = [line] if hopes is None else [line, hopes.words()]
+    return [*lines, *bound_lines(opened.experiment.objective, trials, record.best_of(trials))]
 
 
 def headline(name: str, trials: Sequence[TrialRecord]) -> str:

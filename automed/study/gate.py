@@ -18,6 +18,7 @@ import msgspec
 from automed.config import TrialConfig
 from automed.result import Network
 from automed.study import pins, record
+from automed.study.objective import amount
 from automed.study.record import Result
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from automed.study.ledger import Ledger
     from automed.study.open import OpenStudy
-
-_UNITS = {"latency_ms": "ms", "size_mb": "MB"}
 
 
 class Gate:
@@ -85,7 +84,7 @@ class Gate:
         over = {name: costs[name] / bound - 1 for name, bound in self._bounds.items()}
         self._ledger.patience(lambda: _constrain(trial, over))
         broken = [
-            f"{name} is {_told(name, costs[name])}, above {_told(name, self._bounds[name])}"
+            f"{name} is {amount(name, costs[name])}, above {amount(name, self._bounds[name])}"
             for name, by in over.items() if by > 0
         ]  # fmt: skip
         return Result(fault=record.INFEASIBLE, reason="not trained: " + ", ".join(broken)) if broken else None
@@ -95,8 +94,3 @@ def _constrain(trial: optuna.Trial, over: dict[str, float]) -> None:
     for name, by in over.items():
         if name not in trial.constraints:
             trial.set_constraint(name, by)
-
-
-def _told(name: str, value: float) -> str:
-    text = f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
-    return f"{text} {_UNITS[name]}" if name in _UNITS else text

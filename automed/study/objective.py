@@ -74,3 +74,12 @@ def faults(values: Mapping[str, Scalar | None]) -> Iterator[tuple[str, str, str]
         if text is not None and read_bound(str(text)) is None:
             shown = ascii(str(text)[:40])
             yield name, f"{name} is {shown}; it must be {_FORM}", "write '<=' and a number above 0"
+
+
+def amount(name: str, value: float) -> str:
+    """A cost as people read it, with its unit."""
+    text = f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+    return f"{text} {_UNITS[name]}" if name in _UNITS else text
+
+
+_UNITS = {"latency_ms": "ms", "size_mb": "MB"}

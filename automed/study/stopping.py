@@ -11,7 +11,7 @@ metric's own units, and both need nothing but what the study has.
   scores is taken for exponential (of all tails with an end the longest: the gain is rather told too large),
   with a scale that is the mean excess of the best few (Hill 1975; Pickands 1975). Among `n` trials of such
   a tail the best rises by `scale x log(n)`, so that doubling them brings `scale x log 2`. A trial that was
-  pruned counts as one that did not come up to the best few. Only the later part of the search is looked at:
+  pruned counts by the folds that it finished. Only the later part of the search is looked at:
   a sampler gets better.
 
 The search ends when the gain has been below the noise for some trials in a row, in a study that is not too
@@ -36,7 +36,7 @@ IN_A_ROW = 5
 """So many ends of trials in a row must say the same."""
 
 _WHOLE = 5  # complete trials without which nothing can be told
-_TAIL = 8  # of the best trials make the tail, or half of the complete ones where that is fewer
+_TAIL = 8  # of the best trials make the tail, or a third where that is fewer
 _RECENT = 2 / 3  # of the trials, the last ones
 
 
@@ -65,20 +65,19 @@ def expect(trials: Sequence[TrialRecord]) -> Expectation | None:
     """What more trials may gain; None where there is too little to go by.
 
     Args:
-        trials: those that ended, in the order in which they were drawn; of equal configurations the one that
-            was trained.
+        trials: those of a study, by number.
     """
     ended = told(trials)
     whole = [one for one in ended if one.state == "complete" and len(one.fold_scores) == one.folds > 1]
     if len(ended) < LEAST // 2 or len(whole) < _WHOLE:
         return None
-    noise = _noise(whole)
     recent = ended[-max(LEAST // 2, math.ceil(_RECENT * len(ended))) :]
-    return Expectation(_scale(recent, whole) * math.log(2), noise, len(ended))
+    values = _values(recent, np.mean([one.fold_scores for one in whole], axis=0))
+    return Expectation(_scale(values) * math.log(2), _noise(whole), len(ended))
 
 
 def enough(trials: Sequence[TrialRecord]) -> Expectation | None:
-    """What to expect where it is certain to be less than the noise; None where the search should go on."""
+    """What to expect where that is surely lost in the noise; None where the search should go on."""
     ended = told(trials)
     if len(ended) < LEAST + IN_A_ROW - 1:
         return None
@@ -106,10 +105,18 @@ def _noise(whole: Sequence[TrialRecord]) -> float:
     return math.sqrt(variance * (1 / folds + 1 / (folds - 1)))
 
 
-def _scale(recent: Sequence[TrialRecord], whole: Sequence[TrialRecord]) -> float:
-    """The mean excess of the best few over the next one, of the later trials or, lacking those, of all."""
-    values = sorted((one.score or 0.0 for one in recent if one.state == "complete"), reverse=True)
-    if len(values) < _WHOLE:
-        values = sorted((one.score or 0.0 for one in whole), reverse=True)
-    tail = min(_TAIL, max(3, len(values) // 2))
-    return float(np.mean(values[:tail])) - values[tail]
+def _values(trials: Sequence[TrialRecord], folds: np.ndarray) -> np.ndarray:
+    """What each scored, from the folds that it finished and how easy those are, best first.
+
+    One without a finished fold, or that could not be trained, was worse than the best few, and is left out.
+    """
+    easy = folds - folds.mean()
+    known = [np.array(one.fold_scores) for one in trials if one.fold_scores and not one.untrainable]
+    values = np.array([float((one - easy[: len(one)]).mean()) for one in known if len(one) <= len(easy)])
+    return np.sort(values[np.isfinite(values)])[::-1]
+
+
+def _scale(values: np.ndarray) -> float:
+    """The mean excess of the best few over the next one."""
+    tail = min(_TAIL, max(3, len(values) // 3))
+    return float(values[:tail].mean() - values[tail]) if len(values) > tail else math.inf
