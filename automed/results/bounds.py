@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
 
 from automed.study.objective import Objective, amount
 from automed.study.record import TrialRecord
@@ -28,3 +30,19 @@ def bound_lines(objective: Objective, trials: Iterable[TrialRecord], best: Trial
     if beyond:
         lines.append(f"{beyond} trials broke a bound and were not trained ({bounds_text(objective)}).")
     return lines
+
+
+def most_members(
+    objective: Objective, trials: Sequence[TrialRecord], wished: int, console: Console
+) -> int:  # fmt: skip
+    """How many networks an ensemble may have that keeps the bounds, whichever trials they are of."""
+    most = wished
+    for name, bound in objective.bounds.items():
+        dearest = max((one.costs[name] for one in trials if name in one.costs), default=0.0)
+        most = min(most, max(1, int(bound / dearest))) if dearest else most
+    if most < wished:
+        console.print(
+            f"at most {most} of {wished} members: together they have to keep the bounds "
+            f"({bounds_text(objective)})", soft_wrap=True,
+        )  # fmt: skip
+    return most

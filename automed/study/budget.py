@@ -6,7 +6,8 @@ nobody works on the study, so that a search that was killed goes on with the hou
 is written for it: an attempt that was told has its times in the database, and one that was not lived as
 long as its lease was renewed. Machines whose clocks differ make it longer by as much.
 
-A trial is begun while there is time for one as short as the quicker ones that were trained in every fold.
+The hours end no search before one trial was trained in every fold: there would be no winner. After that a
+trial is begun while there is time for one as short as the quicker ones that were trained in every fold.
 What still runs when the hours are over is handed back at the end of its epoch, with its checkpoint, neither
 lost nor told as bad: more hours go on with it.
 """
@@ -40,6 +41,7 @@ UNLIMITED = 1_000_000
 BEFORE = "seconds_before"
 """A study's attribute: how long its searches took before their first trials."""
 
+_TRIES = 10  # trials without a score after which the hours end a search without a winner
 _GAP = 10.0  # seconds between two attempts of one search
 _LATE = 1.01  # a lease is renewed a little more seldom than it says
 _QUICK = 0.25  # the quantile of whole trials that a new one must have the time of
@@ -70,10 +72,14 @@ class Budget:
         """Seconds that are left on its clock."""
         return math.inf if self.hours is None else self.seconds - clock(study, there)
 
+    def may_run(self, study: optuna.Study, there: Sequence[FrozenTrial]) -> float:
+        """Seconds that a trial which is begun now may take."""
+        return self.left(study, there) if _has_winner(there) else math.inf
+
     def over(self, study: optuna.Study, there: Sequence[FrozenTrial]) -> str:
         """Why no further trial is begun, in words; empty while some are."""
         found = record.records_of(there) if self.auto or self.hours is not None else []
-        if self.hours is not None:
+        if self.hours is not None and _has_winner(there):
             left = self.left(study, there)
             if left <= BEAT:
                 return f"the {span(self.seconds)} are over"
@@ -93,6 +99,12 @@ class Budget:
             return words, part
         spent = min(spent, self.seconds)
         return f"{words}, {span(spent)} of {span(self.seconds)}", max(part, spent / self.seconds)
+
+
+def _has_winner(there: Sequence[FrozenTrial]) -> bool:
+    """Whether a trial came to its end; or so many did not that none may."""
+    states = [one.state.name for one in there]
+    return "COMPLETE" in states or states.count("PRUNED") >= _TRIES
 
 
 def clock(study: optuna.Study, there: Sequence[FrozenTrial], now: datetime | None = None) -> float:

@@ -116,7 +116,7 @@ class Ledger:
                     self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
                     return Claim("again")
                 first = record.origin(there[first])
-            left = self.budget.left(self.study, there)
+            left = self.budget.may_run(self.study, there)
             return Claim("trial", trial, record.number_of(first, there), there, left)
 
     def complete(self, trial: optuna.Trial, score: float | None, result: Result) -> bool:
