@@ -5,8 +5,10 @@ no longer draw the same trials. So costs are counted: floating-point operations 
 picture, from one look at each network of the space before the first trial, kept in the study. Only ratios
 are used:
 
-    epochs x (what every picture costs anyway + operations x (1 forward + 2 backward of the stages that
-    learn))
+    epochs x (what every picture costs anyway + operations x passes through the network)
+
+A pass forward and two backward for each stage that learns; forward alone for one that is frozen, or nothing where
+what it gives is kept.
 """
 
 from __future__ import annotations
@@ -69,14 +71,15 @@ class Prices:
         """The logarithm of the cost, up to a constant; over what is not drawn yet it is averaged."""
         known = {**self._known, **drawn}
         epochs = [known[_EPOCHS]] if _EPOCHS in known else self._values(_EPOCHS) or (1,)
-        depths = [known[_DEPTH]] if _DEPTH in known else (0.0,)
+        depth = float(known.get(_DEPTH, 0.0))
+        # What frozen stages give is kept, where every epoch shows the same views of a picture.
+        kept = known.get(_POLICY) == "none" or known.get(_VIEWS, 0) != 0
+        passes = 3 * (1 - depth) + (0.0 if kept else depth)
         fits = [
             operations for key, operations in self._networks.items()
             if all(name not in known or known[name] == value for name, value in zip(PARTS, key, strict=True))
         ] or list(self._networks.values())  # fmt: skip
-        each = [
-            math.log(BASE + one * (1 + 2 * (1 - float(depth)))) for one in fits for depth in depths
-        ]  # fmt: skip
+        each = [math.log(BASE + one * passes) for one in fits]
         return float(np.mean(each) + np.mean(np.log([max(1.0, float(value)) for value in epochs])))
 
     def of_samples(self, samples: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -99,5 +102,5 @@ class Prices:
         return () if knob is None else knob.candidates()
 
 
-_EPOCHS, _DEPTH = "train.epochs", "freeze.depth"
-_ASKED = (*PARTS, _EPOCHS, _DEPTH)
+_EPOCHS, _DEPTH, _POLICY, _VIEWS = "train.epochs", "freeze.depth", "augment.policy", "train.views"
+_ASKED = (*PARTS, _EPOCHS, _DEPTH, _POLICY, _VIEWS)

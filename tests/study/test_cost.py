@@ -38,7 +38,12 @@ def networks(large: float) -> list[Network]:
     ]
 
 
-DEFAULTS: dict[str, Scalar] = {"model.image_size": 224, "train.epochs": 10, "freeze.depth": 0.0}
+DEFAULTS: dict[str, Scalar] = {
+    "model.image_size": 224,
+    "train.epochs": 10,
+    "freeze.depth": 0.0,
+    "augment.policy": "none",
+}
 PRICES = Prices(SPACE, networks(1e10), DEFAULTS)
 
 
@@ -47,7 +52,11 @@ def test_costs_are_epochs_times_operations_of_what_learns() -> None:
     cost = math.exp(PRICES.log_cost(full))
     assert cost == pytest.approx(20 * (BASE + 3 * 4e10))
     assert math.exp(PRICES.log_cost({**full, "train.epochs": 5})) == pytest.approx(cost / 4)
-    assert math.exp(PRICES.log_cost({**full, "freeze.depth": 1.0})) == pytest.approx(20 * (BASE + 4e10))
+    frozen = {**full, "freeze.depth": 1.0}
+    assert math.exp(PRICES.log_cost(frozen)) == pytest.approx(20 * BASE)
+    varied = Prices(SPACE, networks(1e10), {**DEFAULTS, "augment.policy": "light"})
+    assert math.exp(varied.log_cost(frozen)) == pytest.approx(20 * (BASE + 4e10))
+    assert math.exp(varied.log_cost({**frozen, "train.views": 8})) == pytest.approx(20 * BASE)
     small = {**full, "model.name": "small"}
     assert math.exp(PRICES.log_cost(small)) == pytest.approx(20 * (BASE + 3 * 4e8))
 
