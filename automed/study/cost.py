@@ -7,8 +7,8 @@ are used:
 
     epochs x (what every picture costs anyway + operations x passes through the network)
 
-A pass forward and two backward for each stage that learns; forward alone for one that is frozen, or nothing where
-what it gives is kept.
+A pass forward and two backward for each stage that learns; forward alone for one that is frozen, or nothing
+where what it gives is kept.
 """
 
 from __future__ import annotations
