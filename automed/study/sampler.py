@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 STARTUP = 10
 """Finished trials before TPE has enough to learn from; those before it are drawn at random."""
 
-HALF = 20
-"""Trials after which costs weigh half as much."""
+WEIGHT, HALF = 0.3, 20
+"""How much costs weigh at first, and trials after which it is half as much."""
 
 
 def make_sampler(
@@ -52,13 +52,15 @@ def make_sampler(
 
 
 def cooled(number: int) -> float:
-    """The power of the cost by which an expected gain is divided, from 1 towards 0 as the search goes on.
+    """The power of the cost by which an expected gain is divided, towards 0 as the search goes on.
 
-    At first a second counts for what it costs (expected improvement per second: Snoek et al. 2012); later,
-    when what is cheap is known, large networks get their turn (cost-cooling: Lee et al. 2020). It follows
-    the trial's number rather than the time that is left, so that the same seed draws the same trials.
+    Expected improvement per second (Snoek et al. 2012) would be 1; cost-cooling (Lee et al. 2020) lets it
+    fall, so that large networks get their turn. It begins lower here: among TPE's candidates the
+    improvement varies by a few times and the cost by hundreds, so that 1 tries little but the cheapest
+    (`studies/stopping`). It follows the trial's number rather than the time that is left: the same seed
+    draws the same trials.
     """
-    return float(0.5 ** (max(0, number - STARTUP) / HALF))
+    return float(WEIGHT * 0.5 ** (max(0, number - STARTUP) / HALF))
 
 
 @functools.cache

@@ -9,10 +9,10 @@ metric's own units, and both need nothing but what the study has.
   overlap (Nadeau & Bengio 2003): variance x (1/K + 1/(K - 1)).
 * **The gain** is how far as many trials again as there were would lift the best one. The upper tail of the
   scores is taken for exponential (of all tails with an end the longest: the gain is rather told too large),
-  with a scale that is the mean excess of the best few (Hill 1975; Pickands 1975). Among `n` trials of such
-  a tail the best rises by `scale x log(n)`, so that doubling them brings `scale x log 2`. A trial that was
-  pruned counts by the folds that it finished. Only the later part of the search is looked at:
-  a sampler gets better.
+  with a scale that is the mean excess of the best few (Hill 1975; Pickands 1975), one standard error up.
+  Among `n` trials of such a tail the best rises by `scale x log(n)`, so that doubling them brings `scale x
+  log 2`. A trial that was pruned counts by the folds that it finished. Only the later part of the search is
+  looked at: a sampler gets better.
 
 The search ends when the gain has been below the noise for some trials in a row, in a study that is not too
 young.
@@ -117,6 +117,8 @@ def _values(trials: Sequence[TrialRecord], folds: np.ndarray) -> np.ndarray:
 
 
 def _scale(values: np.ndarray) -> float:
-    """The mean excess of the best few over the next one."""
+    """The mean excess of the best few over the next one, at the upper end of its standard error."""
     tail = min(_TAIL, max(3, len(values) // 3))
-    return float(values[:tail].mean() - values[tail]) if len(values) > tail else math.inf
+    if len(values) <= tail:
+        return math.inf
+    return float(values[:tail].mean() - values[tail]) * (1 + 1 / math.sqrt(tail))

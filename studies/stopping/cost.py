@@ -23,9 +23,7 @@ WEIGHTS: dict[str, Callable[[int], float]] = {
     "per operation": lambda number: 1.0,  # noqa: ARG005
     "cooled": sampler.cooled,
 }
-BUDGET = (
-    1.0 * 40 * 5 * 15 * 3 * float(np.mean(OPERATIONS)) * 0.6 / 1e9
-)  # of some 40 whole trials drawn at random
+BUDGET = 20 * 5 * 15 * 3 * float(np.mean(OPERATIONS)) * 0.6 / 1e9  # of some 20 whole trials at random
 SHARES = (0.25, 0.5, 1.0)
 
 
