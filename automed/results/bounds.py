@@ -11,8 +11,8 @@ from automed.study.record import TrialRecord
 
 
 def bounds_text(objective: Objective) -> str:
-    """Such as `latency_ms at most 20 ms, parameters at most 5,000,000`; empty without bounds."""
-    return ", ".join(f"{name} at most {amount(name, bound)}" for name, bound in objective.bounds.items())
+    """Such as `latency_ms at most 20, parameters at most 5,000,000`; empty without bounds."""
+    return ", ".join(f"{name} at most {amount(bound)}" for name, bound in objective.bounds.items())
 
 
 def bound_lines(objective: Objective, trials: Iterable[TrialRecord], best: TrialRecord | None) -> list[str]:
@@ -22,7 +22,7 @@ def bound_lines(objective: Objective, trials: Iterable[TrialRecord], best: Trial
     lines = []
     if best is not None and best.costs:
         kept = [
-            f"{name} {amount(name, best.costs[name])} (at most {amount(name, bound)})"
+            f"{name} {amount(best.costs[name])} (at most {amount(bound)})"
             for name, bound in objective.bounds.items() if name in best.costs
         ]  # fmt: skip
         lines.append(f"Trial {best.number} keeps the bounds: {', '.join(kept)}.")

@@ -83,7 +83,7 @@ def cost_line(trial: TrialRecord) -> str:
     parts = [f"{span(trial.seconds)} of training"]
     if trial.result.peak_memory:
         parts.append(f"at most {size_text(trial.result.peak_memory)} of memory")
-    parts += [f"{name} {amount(name, value)}" for name, value in trial.costs.items()]
+    parts += [f"{name} {amount(value)}" for name, value in trial.costs.items()]
     if trial.pieces:
         parts.append(trial.pieces)
     if trial.attempts > 1:

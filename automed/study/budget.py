@@ -180,7 +180,7 @@ def forecast(trials: Sequence[TrialRecord], budget: Budget, workers: int, left: 
         left: seconds on its clock.
 
     Returns:
-        None before the first trial has ended.
+        None before the first trial has ended, and after the last.
     """
     ended = [one for one in trials if one.state in ("complete", "pruned")]
     recent = [one.seconds for one in ended[-max(10, len(ended) // 2) :]]
@@ -188,6 +188,8 @@ def forecast(trials: Sequence[TrialRecord], budget: Budget, workers: int, left: 
         return None
     running = sum(share(one) for one in trials if one.state == "running")
     rest = max(0.0, budget.trials - len(ended) - running)
+    if not rest and not running:
+        return None
     mean, lanes = float(np.mean(recent)), min(workers, max(1, budget.trials - len(ended)))
     # What the rest takes varies by its own luck, and by how well few trials tell the mean.
     spread = float(np.std(recent)) * math.sqrt(rest + rest**2 / len(recent))

@@ -84,7 +84,7 @@ class Gate:
         over = {name: costs[name] / bound - 1 for name, bound in self._bounds.items()}
         self._ledger.patience(lambda: _constrain(trial, over))
         broken = [
-            f"{name} is {amount(name, costs[name])}, above {amount(name, self._bounds[name])}"
+            f"{name} is {amount(costs[name])}, above {amount(self._bounds[name])}"
             for name, by in over.items() if by > 0
         ]  # fmt: skip
         return Result(fault=record.INFEASIBLE, reason="not trained: " + ", ".join(broken)) if broken else None

@@ -76,10 +76,6 @@ def faults(values: Mapping[str, Scalar | None]) -> Iterator[tuple[str, str, str]
             yield name, f"{name} is {shown}; it must be {_FORM}", "write '<=' and a number above 0"
 
 
-def amount(name: str, value: float) -> str:
-    """A cost as people read it, with its unit."""
-    text = f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
-    return f"{text} {_UNITS[name]}" if name in _UNITS else text
-
-
-_UNITS = {"latency_ms": "ms", "size_mb": "MB"}
+def amount(value: float) -> str:
+    """A cost as people read it; its name says the unit."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

@@ -31,7 +31,7 @@ def test_what_breaks_a_bound_is_told_before_its_first_epoch_and_a_network_is_mea
     for one in (*by_name["resnet18"], *by_name["alexnet_mini"]):
         assert (one.state, one.infeasible, one.untrainable, one.curve) == ("pruned", True, False, ())
         assert not (bounded.opened.folder / "trials" / one.folder / "runs.txt").exists()
-    assert by_name["resnet18"][0].reason == "not trained: latency_ms is 8 ms, above 5 ms"
+    assert by_name["resnet18"][0].reason == "not trained: latency_ms is 8, above 5"
     assert by_name["alexnet_mini"][0].reason == "not trained: parameters is 12,000,000, above 8,000,000"
     assert all(one.curve and one.costs["latency_ms"] == 1 for one in by_name["vgg11"])
     assert record.best_of(trials).config["model.name"] == "vgg11"
