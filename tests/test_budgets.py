@@ -131,7 +131,10 @@ def test_the_same_seed_gives_the_same_curves_where_costs_are_weighed(
 
     def curves(name: str) -> list[list[dict[str, str]]]:
         files = sorted((tmp_path / "studies" / name / "trials").glob("*/curve.csv"))
-        return [[{**row, "seconds": ""} for row in csv.DictReader(file.open(newline=""))] for file in files]
+        return [
+            [{**row, "seconds": ""} for row in csv.DictReader(file.read_text().splitlines())]
+            for file in files
+        ]
 
     assert len(curves("one")) == 12
     assert curves("one") == curves("two")
