@@ -17,7 +17,7 @@ from world import KINDS, search
 
 from automed.study.stopping import IN_A_ROW, LEAST, enough, expect
 
-FIXED = (25, 50, 100)
+FIXED = (25, 50)
 
 
 def one(task: tuple[str, int, int]) -> dict[str, float | str]:
@@ -68,9 +68,9 @@ def main() -> None:
     """Run them all and write table.csv."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=1000, help="the rule was settled on seeds below 1000")
-    parser.add_argument("--most", type=int, default=200)
+    parser.add_argument("--most", type=int, default=120)
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
