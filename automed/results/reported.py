@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from automed.audit.brief import brief
+from automed.auditing.brief import brief
 from automed.data.folds import Folds
 from automed.data.manifest import Manifest
 from automed.data.scan import reader
@@ -17,6 +17,7 @@ from automed.errors import AutomedError, DataError
 from automed.job import open_job
 from automed.page.figure import Figure
 from automed.results import figures
+from automed.results.attention import Attention
 from automed.results.calibrate import Answers, Calibration, read_predictions
 from automed.results.calibration import Temperature
 from automed.results.certify import FILE, Certificate
@@ -25,6 +26,7 @@ from automed.results.judge import standing_verdict
 from automed.results.mattered import Mattered, what_mattered
 from automed.results.mistakes import Read
 from automed.results.outcome import Outcomes, outcomes_of
+from automed.results.refit import WEIGHTS
 from automed.results.signs import Signs
 from automed.results.verdict import Verdict
 from automed.study import record
@@ -33,6 +35,7 @@ from automed.study.open import OpenStudy
 from automed.study.pins import VERSIONS, pin_lines
 from automed.study.record import TrialRecord
 
+_SECONDS = 8.0  # for maps, beside loading what draws them
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
@@ -56,7 +59,7 @@ class Reported:
     """A study as it is told. `winner` is None before it was judged; `missing` says what could not be read.
 
     `calibration` and `certificate` are there where somebody made them for this winner. `read` gives the
-    pixels of a picture by its path.
+    pixels of a picture by its path, and `attention` draws where the winner's refit looks in it, if asked for.
     """
 
     experiment: Experiment
@@ -75,10 +78,11 @@ class Reported:
     versions: Mapping[str, str]
     missing: list[str]
     read: Read
+    attention: Attention | None = None
 
 
-def gather(opened: OpenStudy) -> Reported:
-    """Read all of it.
+def gather(opened: OpenStudy, *, maps: bool = False) -> Reported:
+    """Read all of it; `maps` tells whether the winner's maps are wanted.
 
     Raises:
         StudyError: the list of pictures or the folds cannot be read.
@@ -101,7 +105,14 @@ def gather(opened: OpenStudy) -> Reported:
         signs=Signs(opened, trials).lines(), warnings=brief(manifest),
         pins=pin_lines(opened.experiment, manifest, folds),
         versions={**opened.study.user_attrs.get(VERSIONS, {}), **installed()}, missing=missing, read=read,
+        attention=_attention(opened, winner, len(manifest.classes)) if maps else None,
     )  # fmt: skip
+
+
+def _attention(opened: OpenStudy, winner: Winner | None, classes: int) -> Attention | None:
+    if winner is None:
+        return None
+    return Attention(winner.verdict.config, opened.folder / "winner" / WEIGHTS, classes, _SECONDS)
 
 
 def _winner(

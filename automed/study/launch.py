@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from automed.errors import AutomedError
@@ -43,7 +43,7 @@ class Snapshot:
     `failed` counts attempts that died or were handed back; `forecast` is None before the first trial is
     done; `away` says why the database does not answer, if it does not. `progress` says how far it is, and
     `share` from 0 to 1; `over` why no further trial is begun before the total, and `hopes` what more trials
-    may gain, where that may end the search.
+    may gain, where that may end the search; `trials` are all of them.
     """
 
     total: int
@@ -61,6 +61,7 @@ class Snapshot:
     share: float = 0.0
     over: str = ""
     hopes: str = ""
+    trials: tuple[TrialRecord, ...] = field(default=(), repr=False)
 
     @property
     def done(self) -> int:
@@ -229,6 +230,7 @@ def snapshot(
         running=tuple(running), best=record.best_of(found), elapsed=elapsed,
         forecast=forecast(found, budget, workers, left), stopping=stopping, progress=progress, share=share,
         over=budget.over(opened.study, there), hopes="" if hopes is None else hopes.words(),
+        trials=tuple(found),
     )  # fmt: skip
 
 

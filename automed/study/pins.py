@@ -2,9 +2,9 @@
 
 User attributes of the study, beside those of `ledger.py`: `pins` and `versions` are written once and never
 changed; `experiment` is the text of the file, `study` its first section with what the command line changed
-in it (so it knows the wished total), `places` where the images are; `ready` comes last. `networks` are what
-the networks of the space cost by counting, and `network NAME SIZE CHANNELS` what one costs that was
-measured.
+in it (so it knows the wished total), `places` where the images are; `ready` comes last. `logged_as` tells
+the study from others of its name, where it is told to loggers. `networks` are what the networks of the
+space cost by counting, and `network NAME SIZE CHANNELS` what one costs that was measured.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ NETWORKS, NETWORK = "networks", "network"
 PINS, VERSIONS, FILE, SECTION, PLACES, READY = (
     "pins", "versions", "experiment", "study", "places", "ready",
 )  # fmt: skip
+LOGGED_AS = "logged_as"
 
 
 class Places(msgspec.Struct, frozen=True):
