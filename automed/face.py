@@ -128,14 +128,14 @@ def search(
         trials=(None if trials == "auto" else trials, 1, 1_000_000), hours=(hours, 1e-9, 10_000),
         workers=(workers, *_ONE_ON), seed=(seed, 0, _MOST),
     )  # fmt: skip
-    limits = _limits(memory, trial_timeout, storage_patience)
     from automed.searching import Wish, run_search
 
     root = studies_folder(studies)
     wish = Wish(
         space=str(space), data=path(data), trials=trials, hours=hours, workers=workers, name=name,
-        seed=seed, fork=fork, storage=storage_address(storage), studies=root, limits=limits,
-        launcher=launcher, options=tuple(launcher_options), log=tuple(log),
+        seed=seed, fork=fork, storage=storage_address(storage), studies=root, log=tuple(log),
+        limits=_limits(memory, trial_timeout, storage_patience), launcher=launcher,
+        options=tuple(launcher_options),
     )  # fmt: skip
     complaints: list[str] = []  # warned of at the end: a warning may be an error, and must not stop a search
     try:

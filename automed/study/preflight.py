@@ -64,12 +64,7 @@ def preflight(
     Raises:
         SpaceError: with every network that can never work, and why.
     """
-    from automed.config import TrialConfig
-    from automed.settings import inspect_settings
-
-    settings = inspect_settings(TrialConfig)
-    defaults = {name: default for name in _PARTS if (default := settings[name].default) is not None}
-    wanted = networks(experiment.space, defaults)
+    wanted = networks(experiment.space, _defaults())
     count = wants_costs(experiment)
     memory = _memory(wanted, classes, experiment.weights.path, count=count)
     if memory is not None and (known := _remembered(memory)) is not None:
@@ -104,6 +99,14 @@ def preflight(
         with contextlib.suppress(OSError), replacing(memory) as stream:
             stream.write(msgspec.json.encode(found))
     return found
+
+
+def _defaults() -> dict[str, Scalar]:
+    from automed.config import TrialConfig
+    from automed.settings import inspect_settings
+
+    settings = inspect_settings(TrialConfig)
+    return {name: default for name in _PARTS if (default := settings[name].default) is not None}
 
 
 def wants_costs(experiment: Experiment) -> bool:

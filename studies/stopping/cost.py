@@ -70,7 +70,7 @@ def main() -> None:
     """Run them all and write cost.csv."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=1000, help="the rule was settled on seeds below 1000")
     parser.add_argument(
         "--kinds", nargs="*", default=["usual", "much noise", "large is better", "small is better"]
