@@ -130,12 +130,11 @@ def search(
     )  # fmt: skip
     from automed.searching import Wish, run_search
 
-    root = studies_folder(studies)
+    root, limits = studies_folder(studies), _limits(memory, trial_timeout, storage_patience)
     wish = Wish(
         space=str(space), data=path(data), trials=trials, hours=hours, workers=workers, name=name,
-        seed=seed, fork=fork, storage=storage_address(storage), studies=root, log=tuple(log),
-        limits=_limits(memory, trial_timeout, storage_patience), launcher=launcher,
-        options=tuple(launcher_options),
+        seed=seed, fork=fork, storage=storage_address(storage), studies=root, limits=limits,
+        launcher=launcher, options=tuple(launcher_options), log=tuple(log),
     )  # fmt: skip
     complaints: list[str] = []  # warned of at the end: a warning may be an error, and must not stop a search
     try:
