@@ -1,6 +1,7 @@
 """automed turns a folder of medical images into a defensible model.
 
-The verbs of the command line are functions here; `automed.errors` tells what they raise.
+The verbs of the command line that are not for a terminal are functions here; `automed.errors` tells what
+they raise.
 """
 
 __version__ = "0.1.0"

@@ -124,14 +124,17 @@ def predict(
         Path | None, typer.Option(help="Run this file, exported from the model, in its place.")
     ] = None,
 ) -> None:
-    """Predict pictures, however many: label, probabilities, prediction set, outliers; tells broken ones."""
+    """Predict pictures: label, probabilities, prediction set, outliers; exit code 2: none could be read."""
     from automed.model.predict import predict_files
     from automed.screen import make_console, progress_bar
 
     with progress_bar(make_console(), "predicting") as advance:
         tally = predict_files(model, images, out, flip=tta == "flips", onnx=onnx, progress=advance)
-    typer.echo(f"{tally.pictures:,} pictures, {tally.broken:,} could not be read, {tally.flagged:,} outliers")
+    typer.echo(tally.line(exported=onnx is not None))
     typer.echo(f"written: {out}")
+    if tally.broken == tally.pictures:
+        typer.echo(f"none of the pictures could be read: {out} says why of each", err=True)
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -179,11 +182,12 @@ def explain(
 ) -> None:
     """Draw where a model looks (needs automed[explain]), and test whether those maps mean anything."""
     from automed.model.explain import PAGE, Asked, explain_files
+    from automed.model.faithful import counted
     from automed.screen import make_console, progress_bar
 
     with progress_bar(make_console(), "explaining") as advance:
         made = explain_files(model, images, out, Asked(method, of, tested), progress=advance)
-    typer.echo(f"{made.pictures:,} pictures, {made.unread:,} could not be read")
+    typer.echo(f"{counted(made.pictures, 'picture')}, {made.unread:,} could not be read")
     for line in made.lines():
         typer.echo(line)
     typer.echo(f"written: {out / PAGE}, and beside it each picture with its map")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from automed.errors import Interrupted, UserError
-from automed.given import Place, console, one_of, path, refuse_outside, storage_address, studies_folder
+from automed.given import Place, console, one_of, path, refuse_outside, storage_address, studies_folder, texts
 
 if TYPE_CHECKING:
     from automed.auditing.finding import Audit
@@ -89,9 +89,9 @@ def search(
     trials: int | Literal["auto"] | None = None, hours: float | None = None, workers: int | None = None,
     name: str | None = None, seed: int | None = None, fork: str | None = None,
     memory: int | str | None = None, trial_timeout: float = 60, storage_patience: float = 10,
-    launcher: Literal["local", "ray", "slurm"] = "local",
-    launcher_options: Sequence[str] = (), log: Sequence[str] = (), storage: str | None = None,
-    studies: Place | None = None, quiet: bool = True,
+    launcher: Literal["local", "ray", "slurm"] = "local", launcher_options: str | Sequence[str] = (),
+    log: str | Sequence[str] = (), storage: str | None = None, studies: Place | None = None,
+    quiet: bool = True,
 ) -> SearchResult:  # fmt: skip
     """Search until the study has its trials, then judge the winner; call it again to go on.
 
@@ -112,9 +112,9 @@ def search(
         trial_timeout: minutes without an epoch after which a trial hangs.
         storage_patience: minutes that a worker waits for a database that is away.
         launcher: where the workers run.
-        launcher_options: for the cluster, `KEY=VALUE` each.
-        log: tell of every trial: `mlflow`, `mlflow=URI`, `tensorboard`, `tensorboard=FOLDER`. A logger that
-            fails is given up with one warning; the search goes on.
+        launcher_options: for the cluster, `KEY=VALUE`, one or several.
+        log: tell of every trial: `mlflow`, `mlflow=URI`, `tensorboard`, `tensorboard=FOLDER`, one or
+            several. A logger that fails is given up with one warning; the search goes on.
         storage: the address of a database; by default `studies/NAME/study.db`.
         studies: the folder that holds the studies.
         quiet: show nothing.
@@ -134,7 +134,7 @@ def search(
     wish = Wish(
         space=str(space), data=path(data), trials=trials, hours=hours, workers=workers, name=name,
         seed=seed, fork=fork, storage=storage_address(storage), studies=root, limits=limits,
-        launcher=launcher, options=tuple(launcher_options), log=tuple(log),
+        launcher=launcher, options=texts(launcher_options), log=texts(log),
     )  # fmt: skip
     complaints: list[str] = []  # warned of at the end: a warning may be an error, and must not stop a search
     try:

@@ -45,6 +45,11 @@ def paths(given: Place | Sequence[Place]) -> tuple[Path, ...]:
     return (Path(given),) if isinstance(given, str | os.PathLike) else tuple(Path(one) for one in given)
 
 
+def texts(given: str | Sequence[str]) -> tuple[str, ...]:
+    """One text or several, as several."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 def refuse_outside(**told: tuple[float | None, float, float | None]) -> None:
     """Refuse numbers that are out of bounds: (given, least, most); None is always good.
 

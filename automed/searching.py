@@ -27,7 +27,7 @@ from automed.loggers.choose import find_loggers
 from automed.loggers.journal import Journal, Maker, facts_of
 from automed.result import Network
 from automed.results.bounds import bound_lines
-from automed.results.explain import full_verdict
+from automed.results.explain_gap import full_verdict
 from automed.results.show import live_view, print_signs, print_verdict, untrainable
 from automed.results.signs import Signs
 from automed.results.status import find_study
@@ -158,8 +158,9 @@ def _run(
     print_signs(bound_lines(opened.experiment.objective, trials, winner), console)
     print_signs(Signs(opened, trials).lines(), console)
     console.print(
-        f"All of it stands in {opened.folder}; see it with: automed dashboard {opened.name}", soft_wrap=True
-    )
+        f"All of it stands in {opened.folder}; next: automed report {opened.name} (what came of it), "
+        f"automed fit {opened.name} (a model to use), automed dashboard {opened.name}", soft_wrap=True,
+    )  # fmt: skip
     return verdict
 
 

@@ -196,6 +196,8 @@ def test_faults_are_raised_all_at_once_and_nothing_is_made(
         (lambda: automed.search("minimal", "nowhere"), DataError, 1),
         (lambda: automed.search(launcher="moon"), StudyError, 1),  # type: ignore[arg-type]
         (lambda: automed.search(log=["paper"]), StudyError, 1),
+        (lambda: automed.search(log="paper"), StudyError, 1),
+        (lambda: automed.search(launcher_options="slurm_partition"), StudyError, 1),
         (lambda: automed.fit(coverage=1.5), UserError, 1),
         (lambda: automed.ensemble(members=0), UserError, 1),
         (lambda: automed.certify(deals=0, shuffles=-1), UserError, 2),

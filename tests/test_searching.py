@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -388,6 +389,8 @@ def test_the_dashboard_answers_on_this_machine_only(served: str) -> None:
     with urllib.request.urlopen(f"{address}/api/studies") as answer:
         names = {study["study_name"] for study in json.load(answer)["study_summaries"]}
     assert "small" in names
+    with pytest.raises(urllib.error.HTTPError, match="403"):  # a name that leads here since a moment ago
+        urllib.request.urlopen(urllib.request.Request(served, headers={"Host": "evil.example"}))
     port = int(address.rpartition(":")[2])
     outside = socket.gethostbyname(socket.gethostname())
     if not outside.startswith("127."):

@@ -1,4 +1,4 @@
-"""Which loggers are told, by what `--log` says."""
+"""Which loggers are told, by what was asked for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def find_loggers(wished: Sequence[str]) -> list[tuple[str, Maker]]:
         name, _, where = one.partition("=")
         try:
             if name in found:
-                raise StudyError(f"--log {name} is said twice")
+                raise StudyError(f"logger {name} is said twice")
             found[name] = _find(name, where.strip())
         except StudyError as error:
             faults += error.faults
@@ -40,9 +40,10 @@ def find_loggers(wished: Sequence[str]) -> list[tuple[str, Maker]]:
 def _find(name: str, where: str) -> Maker:
     if name not in LOGGERS:
         known = " and ".join(LOGGERS)
-        raise StudyError(Fault(f"--log {name}: there are {known}", hint=nearest(name, list(LOGGERS))))
+        fault = f"there is no logger '{name}'; there are {known}"
+        raise StudyError(Fault(fault, hint=nearest(name, list(LOGGERS))))
     if importlib.util.find_spec(LOGGERS[name]) is None:
-        raise StudyError(f"--log {name} needs a package: pip install 'automed[{name}]'")
+        raise StudyError(f"logger {name} needs a package: pip install 'automed[{name}]'")
     if name == "mlflow":
         from automed.loggers.to_mlflow import MlflowLogger, find_mlflow
 

@@ -42,15 +42,15 @@ def find_mlflow(address: str) -> MlflowClient:
         StudyError: nobody said where it is, a password stands in the command line, or it cannot be reached.
     """
     if address and _password(address):
-        hint = f"put the address into ${_URI}, and write --log mlflow"
+        hint = f"put the address into ${_URI}, and write mlflow alone"
         fault = "a command line can be read by everybody on the machine, and this one holds a password"
-        raise StudyError(Fault(f"--log mlflow={mask(address)}: {fault}", hint=hint))
+        raise StudyError(Fault(f"logger mlflow={mask(address)}: {fault}", hint=hint))
     uri = address or os.environ.get(_URI, "")
     if not uri:
-        raise StudyError(Fault("--log mlflow does not say where", hint=f"write mlflow=URI, or set ${_URI}"))
+        raise StudyError(Fault("logger mlflow: nobody says where", hint=f"write mlflow=URI, or set ${_URI}"))
     if "://" not in uri:
         hint = "write sqlite:///mlflow.db, or http://HOST:5000"
-        raise StudyError(Fault(f"--log mlflow: '{mask(uri)}' is no address", hint=hint))
+        raise StudyError(Fault(f"logger mlflow: '{mask(uri)}' is no address", hint=hint))
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("mlflow", "alembic"):
@@ -62,7 +62,7 @@ def find_mlflow(address: str) -> MlflowClient:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # MLflow raises what its stores do
-        raise StudyError(f"--log mlflow: {mask(uri)} cannot be used: {what_broke(error)}") from None
+        raise StudyError(f"logger mlflow: {mask(uri)} cannot be used: {what_broke(error)}") from None
     return client
 
 

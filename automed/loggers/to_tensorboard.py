@@ -26,7 +26,7 @@ def find_tensorboard(folder: str) -> Path | None:
     path = Path(folder).expanduser()
     first = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
     if not first.is_dir():
-        raise StudyError(Fault("--log tensorboard: this is no folder", file=str(first)))
+        raise StudyError(Fault("logger tensorboard: this is no folder", file=str(first)))
     return path
 
 

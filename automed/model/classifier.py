@@ -32,8 +32,8 @@ class Predictions:
     `paths` tells which they are (`images[7]` of an array). `labels` (N,) are the predicted classes,
     `probability` (N, classes) is calibrated. `sets` (N, classes) is True for the classes in a picture's
     prediction set. `spread` (N,) is the standard deviation of the predicted class's probability over the
-    members, NaN where there is one. `outlier` (N,) is the outlier score, NaN where the model has none, and
-    `flagged` (N,) whether it is above the threshold.
+    members, NaN where there is one. `outlier` (N,) is the outlier score, and `flagged` (N,) whether it is
+    above the threshold; both are None where nobody looked: an ONNX file has no outlier score.
     """
 
     paths: tuple[str, ...]
@@ -41,8 +41,8 @@ class Predictions:
     probability: np.ndarray
     sets: np.ndarray
     spread: np.ndarray
-    outlier: np.ndarray
-    flagged: np.ndarray
+    outlier: np.ndarray | None
+    flagged: np.ndarray | None
 
 
 class Classifier:
@@ -50,8 +50,9 @@ class Classifier:
 
     Pictures are given to its methods as a path or a list of paths (folders of any depth, whose pictures come
     by name; pictures; CSV files with a column `path`; npz files), or as an array (N, H, W), (N, H, W, 1) or
-    (N, H, W, 3) of uint8, 0 to 255, or a list of such pictures of any sizes. They are prepared as in training
-    (cropped, resized, normalised): hand them over as they are. Few of them are in memory at a time.
+    (N, H, W, 3) of uint8, 0 to 255, or of uint16, of which each picture is stretched from its smallest to its
+    largest value; or a list of such pictures of any sizes. They are prepared as in training (cropped,
+    resized, normalised): hand them over as they are. Few of them are in memory at a time.
 
     Attributes:
         classes_: (classes,) the names of the classes, in the order of the columns of `predict_proba`.
@@ -199,7 +200,7 @@ def _open(images: Images) -> Stream | Arrays:
     if isinstance(images, str | os.PathLike):
         return open_stream([Path(images)])
     if not isinstance(images, list | tuple):
-        hint = "give a path, a list of paths, or an array (N, H, W) or (N, H, W, 3) of uint8"
+        hint = "give a path, a list of paths, or an array (N, H, W) or (N, H, W, 3) of uint8 or uint16"
         raise DataError(Fault(f"images is of type {type(images).__name__}, which is no picture", hint=hint))
     if images and all(isinstance(one, str | os.PathLike) for one in images):
         return open_stream([Path(one) for one in images])
@@ -221,6 +222,7 @@ class _Collected:
         self._paths: list[str] = []
         self._faults: list[Fault] = []
         self._batches: list[tuple[np.ndarray, ...]] = []
+        self._scored = False
 
     def add(self, rows: Sequence[Row]) -> None:
         """Take some more."""
@@ -232,6 +234,7 @@ class _Collected:
             return
         self._paths += [row.path for row in good]
         nan = float("nan")
+        self._scored = good[0].outlier is not None
         self._batches.append(
             (
                 np.array([row.label for row in good]),
@@ -253,5 +256,6 @@ class _Collected:
 
         if self._faults:
             raise DataError(self._faults)
-        columns = [np.concatenate(column) for column in zip(*self._batches, strict=True)]
-        return Predictions(tuple(self._paths), *columns)
+        *columns, outlier, flagged = (np.concatenate(one) for one in zip(*self._batches, strict=True))
+        looked = (outlier, flagged) if self._scored else (None, None)
+        return Predictions(tuple(self._paths), *columns, *looked)

@@ -76,16 +76,16 @@ class Combined(nn.Module):
             for member, way in zip(self.members, self.inputs, strict=True)
         ]
         each = torch.stack(said)
-        return self.calibrated(self.mean(each)), each
+        return self.together(each), each
 
-    def mean(self, each: Tensor) -> Tensor:
-        """The members' probabilities (members, N, classes), averaged by their shares."""
-        return (each * self.get_buffer("shares")).sum(dim=0)
+    def together(self, each: Tensor) -> Tensor:
+        """The members' probabilities (members, N, classes), averaged by their shares, at the temperature.
 
-    def calibrated(self, probability: Tensor) -> Tensor:
-        """Probabilities (N, classes) at the temperature: proportional to p ** (1 / T)."""
+        At temperature T a probability is proportional to p ** (1 / T).
+        """
+        mean = (each * self.get_buffer("shares")).sum(dim=0)
         smallest = torch.finfo(torch.float32).tiny
-        return (probability.clamp_min(smallest).log() / self.temperature).softmax(dim=1)
+        return (mean.clamp_min(smallest).log() / self.temperature).softmax(dim=1)
 
 
 class Features:

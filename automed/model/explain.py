@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from automed.data.cache import replacing_folder
 from automed.data.scan import Progress
 from automed.data.stream import Stream, open_stream
-from automed.errors import Fault, ModelError, nearest
+from automed.errors import DataError, Fault, ModelError, nearest
 from automed.model import faithful
 from automed.model.card import Card
 from automed.model.faithful import MAPS, Probe, Probes
@@ -85,7 +83,7 @@ def explain_files(
     Raises:
         ModelError: the model folder is not what its card says, no network of it has a map, there is no such
             class, something else stands at `out`, or the package grad-cam is missing.
-        DataError: a source does not exist, cannot be read, or holds no pictures.
+        DataError: a source does not exist, cannot be read, or holds no pictures, or none that can be read.
     """
     from automed.model.explain_page import explain_page
 
@@ -95,8 +93,9 @@ def explain_files(
     model = LoadedModel(folder)
     target = _class_of(model.card, asked.of)
     maps = maps_of(model, asked.method)
-    with _folder(out) as part:
+    with replacing_folder(out) as part:
         made = _Work(model, maps, asked, target, part).run(stream, progress)
+        _refuse_unread(made)
         (part / PAGE).write_text(explain_page(made), encoding="utf-8")
         (part / MARK).write_bytes(msgspec.json.format(msgspec.json.encode(_summary(made))))
     return made
@@ -125,9 +124,9 @@ class _Work:
         self._ignorant: tuple[Maps, Maps] | None = None
 
     def run(self, stream: Stream, progress: Progress | None) -> Explained:
-        """Draw and write all of them."""
+        """Draw and write all of them; tested is one in so many, or in place of a broken one the next."""
         made, tested = self._made, self._made.asked.tested
-        every = -(-stream.count // tested) if tested else 0
+        due = np.linspace(0, stream.count - 1, min(tested, stream.count)).round()
         size = min(_BATCH, self._model.batch)
         (self._folder / PICTURES).mkdir()
         with (
@@ -146,7 +145,7 @@ class _Work:
                         made.broken += [f"{path} {one}"] * (made.unread <= 100)
                         table.writerow({"path": path, "reason": one})
                         continue
-                    wanted = bool(every) and number % every == 0
+                    wanted = bool(len(made.probes.each) < np.searchsorted(due, number, side="right"))
                     table.writerow(self._row(number, path, one, next(drawn), wanted))
                 if progress is not None:
                     progress(made.pictures, stream.count)
@@ -233,37 +232,30 @@ def _class_of(card: Card, name: str | None) -> int | None:
     return card.classes.index(name)
 
 
+def _refuse_unread(made: Explained) -> None:
+    """Refuse to show nothing.
+
+    Raises:
+        DataError: there is no map.
+    """
+    if made.unread == made.pictures:
+        raise DataError(Fault("no picture can be read", hint=f"the first: {made.broken[0]}"))
+
+
 def _refuse_occupied(out: Path) -> None:
     """Refuse a place where something other than an earlier folder of maps stands.
 
     Raises:
         ModelError: it does.
     """
-    if out.is_dir() and (not any(out.iterdir()) or (out / MARK).is_file()):
-        return
+    if out.is_dir():
+        there = {file.name for file in out.iterdir() if not file.name.startswith(".")}
+        if not there or {MARK} <= there <= {MARK, TABLE, PAGE, PICTURES}:
+            return
     if out.exists() or out.is_symlink():
         raise ModelError(Fault("there is something else already; maps need a folder of their own", str(out)))
     if not out.absolute().parent.is_dir():
         raise ModelError(Fault("there is no such folder to write to", file=str(out.parent)))
-
-
-@contextlib.contextmanager
-def _folder(out: Path) -> Iterator[Path]:
-    """A folder that takes the place of an older one when the block ends well, and never before."""
-    part = out.with_name(f".{out.name}.{secrets.token_hex(8)}")
-    part.mkdir()
-    try:
-        yield part
-        if out.exists():
-            old = out.with_name(f".{out.name}.{secrets.token_hex(8)}")
-            out.rename(old)
-            part.rename(out)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            part.rename(out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def _summary(made: Explained) -> dict[str, Any]:
@@ -293,6 +285,5 @@ def _summary(made: Explained) -> dict[str, Any]:
     return found
 
 
-def _interval(one: faithful.Interval) -> dict[str, float | None]:
-    ends = [value if np.isfinite(value) else None for value in (one.value, one.low, one.high)]
-    return dict(zip(("value", "low", "high"), ends, strict=True))
+def _interval(one: faithful.Interval) -> dict[str, float]:
+    return {"value": one.value, "low": one.low, "high": one.high}

@@ -9,7 +9,7 @@ import numpy as np
 from automed import __version__
 from automed.model import faithful
 from automed.model.explain import Explained
-from automed.model.faithful import MAPS, STEPS
+from automed.model.faithful import MAPS, STEPS, counted
 from automed.model.maps import NAMES
 from automed.page.figure import Figure, Line, Mark, axis
 from automed.page.parts import Lines, Page, Part, Plots, Row, Section, Table, Wall
@@ -37,7 +37,10 @@ def explain_page(made: Explained) -> str:
     return render(
         Page(
             title=f"{name}: where {card.source.study} looks",
-            lead=[f"{read:,} pictures with a map {of}; {made.unread:,} could not be read", card.source.made],
+            lead=[
+                f"{counted(read, 'picture')} with a map {of}; {made.unread:,} could not be read",
+                card.source.made,
+            ],
             sections=[_meaning(made), _walls(made), *_broken(made), _how(made)],
             footer=f"automed {__version__}; model {card.identity[:16]}",
         )
@@ -64,7 +67,9 @@ def _plots(made: Explained) -> list[Figure]:
         alt = f"mean probability with a quarter of the pixels {verb}: {', '.join(middle)}"
         across = axis(f"share of the pixels that are {verb}", [0, 1], low=0, high=1)
         up = axis("probability of the class", [0, float(np.max(curves))], low=0, high=1)
-        found.append(Figure(f"{what}, mean of {len(made.probes.each)} pictures", alt, across, up, marks))
+        found.append(
+            Figure(f"{what}, mean of {counted(len(made.probes.each), 'picture')}", alt, across, up, marks)
+        )
     return found
 
 
@@ -84,8 +89,6 @@ def _areas(made: Explained) -> Table:
 
 
 def _text(one: faithful.Interval) -> str:
-    if not np.isfinite(one.low):
-        return f"{one.value:.3f}"
     return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
 
 
@@ -98,7 +101,7 @@ def _walls(made: Explained) -> Section:
         if tiles
     ]
     left = made.pictures - made.unread - shown
-    note = f"{left:,} more stand in the folder" if left else ""
+    note = f"{left:,} more {'map stands' if left == 1 else 'maps stand'} in the folder" if left else ""
     text = "Each picture, and beside it the same with its map: the brighter, the more speaks for the class."
     return Section("maps", "The maps", paragraphs=[text, _DOUBT], parts=[Wall(rows, note)] if rows else [])
 

@@ -12,9 +12,7 @@ from automed.errors import Fault, ModelError
 from automed.model.card import Card
 from automed.model.export import open_session, read_label, run_session, ways_in
 from automed.model.folder import read_model
-from automed.model.loaded import Predicted
-
-_SMALLEST = float(np.finfo(np.float32).tiny)
+from automed.model.loaded import Predicted, read_answers
 
 
 class ExportedModel:
@@ -39,8 +37,6 @@ class ExportedModel:
         label = read_label(self._session, file, self.card)
         self.ways: list[Way] = ways_in(label)
         self.batch = 64
-        self._thresholds = np.array([one.threshold for one in self.card.thresholds])
-        self._shares = np.array([one.share for one in self.card.members], np.float32)
 
     def prepare(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Canonical pixels of one picture, (size, size, C) uint8 for each of `ways`."""
@@ -49,13 +45,4 @@ class ExportedModel:
     def predict(self, prepared: Sequence[Sequence[np.ndarray]]) -> Predicted:
         """What the file says of some pictures, each as `prepare` gives it."""
         arrays = [np.stack([one[way] for one in prepared]) for way in range(len(self.ways))]
-        probability, members = run_session(self._session, arrays)
-        mean = np.tensordot(self._shares, members, axes=1)
-        own = np.maximum(members, _SMALLEST) ** (1 / self.card.temperature)
-        own /= own.sum(axis=2, keepdims=True)
-        count = len(probability)
-        spread = own[:, np.arange(count), probability.argmax(axis=1)].std(axis=0)
-        return Predicted(
-            probability=probability, members=members, inside=mean >= self._thresholds, spread=spread,
-            outlier=np.full(count, np.nan), flagged=np.zeros(count, bool),
-        )  # fmt: skip
+        return read_answers(self.card, *run_session(self._session, arrays))

@@ -19,8 +19,11 @@ from automed.model.maps import Shown, area, within
 STEPS = 16
 MAPS = ("map", "random", "centre")
 """What is measured of every picture, in this order."""
-FEWEST = 5
+FEWEST = 20
 """Under so many pictures nothing is said of maps in general."""
+MARGIN = 0.05
+"""A lead that is surely smaller than this is none."""
+_UNALIKE = 0.5  # rank correlation, below which two maps are little alike
 _BLUR = 1 / 20  # of the side, the standard deviation
 _TAIL = 0.975
 
@@ -30,7 +33,7 @@ Predict = Callable[[list[np.ndarray]], np.ndarray]
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over pictures with its 95 % interval."""
+    """A mean over pictures with its 95 % interval, which ends where the values have to."""
 
     value: float
     low: float
@@ -67,10 +70,10 @@ class Probes:
         return np.array([np.stack(one.areas, axis=1) for one in self.each])
 
     def gain(self, over: str) -> Interval:
-        """How much larger insertion less deletion is of the maps than of a baseline."""
+        """How much larger insertion less deletion is of the maps than of a baseline, -2 to 2."""
         areas = self.areas()
         score = areas[..., 1] - areas[..., 0]
-        return mean_of(score[:, 0] - score[:, MAPS.index(over)])
+        return mean_of(score[:, 0] - score[:, MAPS.index(over)], -2, 2)
 
     def curves(self) -> tuple[np.ndarray, np.ndarray]:
         """The mean probability while pixels go, and come back, (maps, STEPS + 1) each."""
@@ -83,7 +86,7 @@ class Probes:
         """The mean rank correlation with the maps of a network that knows nothing."""
         known = np.array([getattr(one, of) for one in self.each])
         known = known[np.isfinite(known)]
-        return mean_of(known) if len(known) else None
+        return mean_of(known, -1, 1) if len(known) else None
 
 
 def measure(
@@ -136,32 +139,41 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def mean_of(values: np.ndarray) -> Interval:
-    """The mean of (n,) values with Student's interval; pictures are taken as independent of each other."""
+def mean_of(values: np.ndarray, least: float = 0, most: float = 1) -> Interval:
+    """The mean of (n,) values from `least` to `most` with Student's interval, which does not leave them.
+
+    Pictures are taken as independent of each other; of a single one nothing is known.
+    """
     from scipy.stats import t
 
     value = float(values.mean())
     if len(values) < 2:
-        return Interval(value, float("-inf"), float("inf"))
+        return Interval(value, least, most)
     half = float(t.ppf(_TAIL, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return Interval(value, value - half, value + half)
+    return Interval(value, max(value - half, least), min(value + half, most))
 
 
 def told(probes: Probes) -> str:
-    """In one sentence, whether the maps mean anything."""
+    """Whether the maps mean anything, in words: they do, they do not, or it cannot be told."""
     count = len(probes.each)
     if count < FEWEST:
-        return f"Whether the maps mean anything cannot be said from {count} tested pictures."
+        return f"Whether the maps mean anything cannot be said from {counted(count, 'tested picture')}."
     random, centre = probes.gain("random"), probes.gain("centre")
     much = (
-        f"on {count} pictures, insertion less deletion is {_signed(random)} beside random maps as coarse, "
-        f"and {_signed(centre)} beside a blob in the middle"
+        f"on {count:,} pictures, insertion less deletion is {_signed(random)} beside random maps as coarse, "
+        f"and {_signed(centre)} beside a blob in the middle. Pictures are taken as independent, which slices "
+        "of one patient are not"
     )
+    few = "cannot be told from so few pictures"
+    if random.high < MARGIN and random.low <= 0:
+        return f"The maps are no better than random ones here, or by less than {MARGIN}: {much}."
     if random.low <= 0:
-        return f"The maps mean nothing here: {much}."
-    if centre.low <= 0:
+        return f"Whether the maps are better than random ones {few}: {much}."
+    if centre.low > 0:
+        return f"The maps tell where the model looks: {much}."
+    if centre.high < MARGIN:
         return f"The maps tell more than chance, but no more than pointing at the middle does: {much}."
-    return f"The maps tell where the model looks: {much}."
+    return f"The maps tell more than chance; whether more than pointing at the middle {few}: {much}."
 
 
 def likeness_lines(probes: Probes) -> list[str]:
@@ -169,11 +181,21 @@ def likeness_lines(probes: Probes) -> list[str]:
     lines = []
     for of, what in (("head", "a classifier dealt anew"), ("weights", "all weights dealt anew")):
         found = probes.likeness(of)
-        if found is not None:
-            verdict = "the map hardly depends on them" if found.value > 0.5 else "as it should be, little"
-            lines.append(f"Rank correlation with the map of the same network with {what}: "
-                         f"{found.value:.2f} ({verdict}).")  # fmt: skip
+        if found is None:
+            continue
+        verdict = "whether the map depends on them cannot be told from so few pictures"
+        if found.high < _UNALIKE:
+            verdict = "as it should be, little"
+        elif found.low > _UNALIKE:
+            verdict = "the map hardly depends on them"
+        lines.append(f"Rank correlation with the map of the same network with {what}: {found.value:.2f} "
+                     f"(95 % {found.low:.2f} to {found.high:.2f}; {verdict}).")  # fmt: skip
     return lines
+
+
+def counted(count: int, what: str) -> str:
+    """How many there are of something, in words."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _signed(one: Interval) -> str:

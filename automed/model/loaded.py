@@ -19,6 +19,7 @@ from automed.model.folder import read_model, read_tensors
 
 _BATCH = {"cpu": 64, "cuda": 256}
 _PIXELS = 8 << 20  # of the pictures in a batch
+_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,40 @@ class Predicted:
     `probability` (n, classes) is at the temperature, `members` (m, n, classes) are the members' own before
     it. `inside` (n, classes) is the prediction set. `spread` (n,) is the standard deviation over the members
     of the probability given to the predicted class; zero where there is one member. `outlier` (n,) is the
-    outlier score, NaN where the model has none, and `flagged` (n,) whether it is above the threshold.
+    outlier score, and `flagged` (n,) whether it is above the threshold; both None where nobody looked.
     """
 
     probability: np.ndarray
     members: np.ndarray
     inside: np.ndarray
     spread: np.ndarray
-    outlier: np.ndarray
-    flagged: np.ndarray
+    outlier: np.ndarray | None
+    flagged: np.ndarray | None
+
+
+def read_answers(
+    card: Card, probability: np.ndarray, members: np.ndarray, outlier: np.ndarray | None = None
+) -> Predicted:
+    """What the answers of a model's graph come to, whichever runtime gave them.
+
+    Args:
+        card: the model's.
+        probability: (n, classes), at the temperature.
+        members: (m, n, classes), before it.
+        outlier: (n,) the outlier score, if there is one.
+    """
+    mean = np.tensordot(np.array([one.share for one in card.members], np.float32), members, axes=1)
+    logits = np.log(np.maximum(members, _SMALLEST)) / card.temperature
+    own = np.exp(logits - logits.max(axis=2, keepdims=True))
+    own /= own.sum(axis=2, keepdims=True)
+    return Predicted(
+        probability=probability,
+        members=members,
+        inside=mean >= np.array([one.threshold for one in card.thresholds]),
+        spread=own[:, np.arange(len(probability)), probability.argmax(axis=1)].std(axis=0),
+        outlier=outlier,
+        flagged=None if outlier is None or card.outliers is None else outlier > card.outliers.threshold,
+    )
 
 
 class LoadedModel:
@@ -66,7 +92,6 @@ class LoadedModel:
         self._references = _read_references(folder, self.card, [one.width for one in self._features])
         self.module = Combined(networks, self.card).eval().to(self.device)
         self.ways = ways_of(self.card)
-        self._thresholds = np.array([one.threshold for one in self.card.thresholds])
 
     @property
     def batch(self) -> int:
@@ -86,21 +111,10 @@ class LoadedModel:
             each = torch.stack(
                 [self._member(number, pictures[way]) for number, way in enumerate(self.module.inputs)]
             )
-            mean = self.module.mean(each)
-            probability = self.module.calibrated(mean)
-            own = torch.stack([self.module.calibrated(one) for one in each])
-            chosen = probability.argmax(dim=1)
-            spread = own[:, torch.arange(len(chosen)), chosen].std(dim=0, correction=0)
-        score = self._outlier_scores()
-        limit = self.card.outliers.threshold if self.card.outliers is not None else np.inf
-        return Predicted(
-            probability=probability.cpu().numpy(),
-            members=each.cpu().numpy(),
-            inside=mean.cpu().numpy() >= self._thresholds,
-            spread=spread.cpu().numpy(),
-            outlier=score,
-            flagged=score > limit,
-        )
+            probability = self.module.together(each)
+        return read_answers(
+            self.card, probability.cpu().numpy(), each.cpu().numpy(), self._outlier_scores()
+        )  # fmt: skip
 
     def features(self) -> list[np.ndarray]:
         """What each member handed to its classifier for the pictures of the last `predict`, at length 1."""
@@ -114,10 +128,10 @@ class LoadedModel:
         said = [self.module.members[number](view).softmax(dim=1) for view in views]
         return torch.stack(said).mean(dim=0)
 
-    def _outlier_scores(self) -> np.ndarray:
+    def _outlier_scores(self) -> np.ndarray | None:
         found = self.card.outliers
         if found is None:
-            return np.full(len(self._features[0].last), np.nan)
+            return None
         each = [
             outliers.distances(features, reference, found.neighbours) / scale
             for features, reference, scale in zip(

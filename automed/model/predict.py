@@ -46,11 +46,32 @@ class Predictor(Protocol):
 
 @dataclass
 class Tally:
-    """How many pictures there were, could not be read, were flagged as outliers."""
+    """How many pictures there were, could not be read, were flagged as outliers (None: nobody looked)."""
 
     pictures: int = 0
     broken: int = 0
-    flagged: int = 0
+    flagged: int | None = None
+
+    def take(self, rows: Sequence[Row]) -> None:
+        """Count some more."""
+        self.pictures += len(rows)
+        self.broken += sum(bool(row.reason) for row in rows)
+        looked = [row.flagged for row in rows if row.flagged is not None]
+        if looked:
+            self.flagged = (self.flagged or 0) + sum(looked)
+
+    def line(self, *, exported: bool) -> str:
+        """It in words; an exported file has no outlier score."""
+        words = [_counted(self.pictures, "picture"), f"{self.broken:,} could not be read"]
+        if self.flagged is not None:
+            words.append(_counted(self.flagged, "outlier"))
+        elif self.broken < self.pictures:
+            words.append(f"no outlier score from {'an ONNX file' if exported else 'this model'}")
+        return ", ".join(words)
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def predict_files(
@@ -104,9 +125,7 @@ def predict(
         for batch in batches(made, model.batch):
             rows = _rows(model, batch)
             sink.add(rows)
-            tally.pictures += len(rows)
-            tally.broken += sum(bool(row.reason) for row in rows)
-            tally.flagged += sum(bool(row.flagged) for row in rows)
+            tally.take(rows)
             if progress is not None:
                 progress(tally.pictures, total)
     return tally
@@ -171,28 +190,26 @@ def batches(made: Iterator[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _rows(model: Predictor, batch: Sequence[Prepared]) -> list[Row]:
-    good = [images for _, images in batch if not isinstance(images, str)]
-    found = iter(rows_of(model.card, model.predict(good)) if good else ())
-    rows = []
-    for path, images in batch:
-        rows.append(Row(path, reason=images) if isinstance(images, str) else next(found)(path))
-    return rows
+    good = [(path, images) for path, images in batch if not isinstance(images, str)]
+    paths = [path for path, _ in good]
+    found = iter(rows_of(model.card, paths, model.predict([images for _, images in good])) if good else ())
+    return [
+        Row(path, reason=images) if isinstance(images, str) else next(found) for path, images in batch
+    ]  # fmt: skip
 
 
-def rows_of(card: Card, said: Predicted) -> list[Callable[[str], Row]]:
-    """For each picture what makes its row, once it is told its path."""
-    return [_row_of(card, said, place) for place in range(len(said.probability))]
+def rows_of(card: Card, paths: Sequence[str], said: Predicted) -> list[Row]:
+    """The rows of pictures that a model said something of."""
+    return [_row_of(card, path, said, place) for place, path in enumerate(paths)]
 
 
-def _row_of(card: Card, said: Predicted, place: int) -> Callable[[str], Row]:
-    probability = tuple(said.probability[place].tolist())
-    score = float(said.outlier[place])
-    known = score == score  # NaN: the model has no score
+def _row_of(card: Card, path: str, said: Predicted, place: int) -> Row:
     inside = tuple(
         name for name, held in zip(card.classes, said.inside[place].tolist(), strict=True) if held
     )  # fmt: skip
-    return lambda path: Row(
-        path, card.classes[int(said.probability[place].argmax())], probability,
+    return Row(
+        path, card.classes[int(said.probability[place].argmax())], tuple(said.probability[place].tolist()),
         float(said.spread[place]) if len(said.members) > 1 else None, inside,
-        score if known else None, bool(said.flagged[place]) if known else None,
+        None if said.outlier is None else float(said.outlier[place]),
+        None if said.flagged is None else bool(said.flagged[place]),
     )  # fmt: skip

@@ -65,7 +65,8 @@ class Artifacts:
         self._opened = opened
         self._known: dict[str, Artifact] = {}
         self._walls: dict[str, bytes] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # around what is known; nothing is drawn within
+        self._drawing = threading.Lock()  # one wall at a time: each has its seconds, and all cores
         self._judged: Verdict | None = None
 
     @cached_property
@@ -121,18 +122,23 @@ class Artifacts:
             artifact = self._known.get(name)
             if artifact is None:
                 return None
-            if name in self._walls:
-                return artifact.mimetype, self._walls[name]
-            try:
-                data = artifact.draw()
-            except (AutomedError, OSError, ValueError) as error:
-                lines = " ".join(str(error).split())
-                return "text/plain; charset=utf-8", f"cannot be drawn: {lines}".encode()
-            if artifact.mimetype == _JPEG:
-                self._walls[name] = data
+        try:
+            return artifact.mimetype, self._kept(artifact) if artifact.mimetype == _JPEG else artifact.draw()
+        except (AutomedError, OSError, ValueError) as error:
+            lines = " ".join(str(error).split())
+            return "text/plain; charset=utf-8", f"cannot be drawn: {lines}".encode()
+
+    def _kept(self, wall: Artifact) -> bytes:
+        """A wall, drawn once however many ask for it."""
+        found = self._walls.get(wall.name)
+        if found is not None:
+            return found
+        with self._drawing:
+            if wall.name not in self._walls:
+                self._walls[wall.name] = wall.draw()
                 while len(self._walls) > _KEPT:
                     del self._walls[next(iter(self._walls))]
-            return artifact.mimetype, data
+            return self._walls[wall.name]
 
     def _named(self, one: TrialRecord, filename: str, mimetype: str, draw: Draw) -> Artifact:
         name = hashlib.blake2b(f"{one.folder}/{filename}".encode(), digest_size=16).hexdigest()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from automed.data.folds import Folds
 from automed.page.parts import Cell, Heat, Range, Table
-from automed.results.calibration import Measured, Temperature
+from automed.results.calibration import CalibrationError, Measured, Temperature
 from automed.results.honest import Honest
 from automed.results.interval import Interval, interval_text
 from automed.results.per_class import ClassScore
@@ -89,10 +89,12 @@ def measured(one: Measured) -> list[str]:
     ]  # fmt: skip
 
 
-def temperature_text(one: Temperature) -> str:
-    """What the temperature says of the network."""
-    sure = "too sure of itself" if one.value > 1 else "not sure enough"
-    return f"Temperature {one.value:.2f}: {one.reason or f'the network is {sure}'}."
+def temperature_text(one: Temperature, error: CalibrationError) -> str:
+    """What the temperature says of the network, where its calibration error stands clear of chance."""
+    sure = "the network is " + ("too sure of itself" if one.value > 1 else "not sure enough")
+    if not error.low:  # as good as none, or of too few groups
+        sure = "whether the network is too sure of itself cannot be told, its calibration error may be chance"
+    return f"Temperature {one.value:.2f}: {one.reason or sure}."
 
 
 def search_text(experiment: Experiment, folds: Folds, trials: Sequence[TrialRecord]) -> str:

@@ -21,7 +21,7 @@ from automed.page.render import render
 from automed.results.certificate_page import certificate_page, curve_lines, doubts
 from automed.results.certify import FILE, Certificate, Wanted, certify
 from automed.results.evidence import gather
-from automed.results.explain import full_verdict
+from automed.results.explain_gap import full_verdict
 from automed.results.interval import interval_text
 from automed.results.learning_curve import PARTS, LearningCurve, trainings
 from automed.results.status import find_study

@@ -154,7 +154,7 @@ def _calibration(of: Evidence) -> Section:
         [part.name, *measured(part.measured)], ["at the temperature", *measured(part.scaled)],
     )]  # fmt: skip
     table = Table(CALIBRATION_HEAD, rows, "95 % intervals over resampled groups", frozenset(range(1, 5)))
-    text = temperature_text(of.temperature)
+    text = temperature_text(of.temperature, of.parts[0].measured.top_label)
     return Section("calibration", "Calibration", paragraphs=[text], parts=[table])
 
 

@@ -7,15 +7,21 @@ import ipaddress
 import socket
 from pathlib import Path
 from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
 
 from automed.errors import StudyError
-from automed.results.overlay import Overlay
+from automed.results.overlay import OnlyHosts, Overlay
 from automed.results.status import find_study
 from automed.study.embedded import served
 from automed.study.open import OpenStudy, reopen_study
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+_HERE = ("localhost", "127.0.0.1", "[::1]")
 
 
 class _Quiet(WSGIRequestHandler):
@@ -55,7 +61,9 @@ def _server(opened: OpenStudy, host: str, port: int, allow_edit: bool) -> WSGISe
     from optuna_dashboard import wsgi
 
     try:
-        app = Overlay(wsgi(opened.study._storage), opened, allow_edit=allow_edit)
+        app: WSGIApplication = Overlay(wsgi(opened.study._storage), opened, allow_edit=allow_edit)
+        if _is_loopback(host):
+            app = OnlyHosts(app, (*_HERE, host.lower()))
         return make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     except (OSError, OverflowError) as error:
         raise StudyError(f"cannot serve on {host}:{port}: {error}; try --port 0") from None

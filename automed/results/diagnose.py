@@ -24,6 +24,7 @@ _GUESSING = 0.9  # of the loss of guessing: more has learnt next to nothing
 _STILL_FALLING = 0.05  # of a loss, over the last quarter of the epochs
 _RISE = 0.1  # of the validation loss above its lowest value
 _BY_HEART = (0.25, 0.5)  # training below so much of the validation loss, and that above so much of guessing
+_APART = 0.5  # of the validation loss: a training loss below that is far from it
 _EASIER = 0.1  # validation below training loss, as a share
 _SLIGHT = 0.05  # of the loss of guessing: smaller differences of a loss mean nothing
 _MANY_TIMES = 2.0  # as far apart as folds of one model would be by chance alone
@@ -181,6 +182,11 @@ def _still_falling(train: np.ndarray, validation: np.ndarray, guess: float, epoc
             f"in the last quarter the training loss still fell from {train[before]:.3g} to {train[-1]:.3g}, "
             f"and the validation loss from {validation[before]:.3g} to {validation[-1]:.3g}"
         )
+        gap = float(validation[-1] - train[-1])
+        if train[-1] < _APART * validation[-1] and gap > _SLIGHT * guess:
+            told += f"; the training loss ends {gap:.3g} below the validation loss, so it fits well enough"
+            yield Sign("not trained to its end", told, "more epochs (train.epochs)")
+            return
         yield Sign("underfitting", told, "more epochs (train.epochs), or a higher rate (optim.lr)")
 
 

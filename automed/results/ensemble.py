@@ -257,6 +257,24 @@ def print_ensemble(made: Made, console: Console) -> None:
     for line in card_lines(made.card, with_scores=False):
         console.print(Text(line), soft_wrap=True)
     console.print(Text(f"written: {made.folder}"), soft_wrap=True)
+    console.print(Text(verdict_of(ensemble)), soft_wrap=True)
+
+
+def verdict_of(ensemble: Ensemble) -> str:
+    """Whether the ensemble was worth it, by the comparison in which every fold is scored without choosing."""
+    if [one.trial for one in ensemble.members] == ensemble.best[:1]:
+        return "No better than the best single trial, for it is that trial: `automed fit` is enough."
+    ways = {one.name: one for one in ensemble.comparisons[0].contenders}
+    gain = ways[selection.GREEDY].gain
+    asked = "Whether such an ensemble is better than the best single trial"
+    if gain is None or gain.low is None or gain.high is None:
+        return f"{asked} cannot be told from so few groups."
+    told = f"{gain.value:+.4f} {ensemble.metric}, 95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
+    if gain.low > 0:
+        return f"Such an ensemble is better than the best single trial: {told}, out of fold."
+    if gain.high <= 0:
+        return f"No better than the best single trial: {told}, out of fold. `automed fit` is enough."
+    return f"{asked} cannot be told: {told}, out of fold."
 
 
 def _cells(found: Interval | None, *, signed: bool = False) -> tuple[Text, Text]:

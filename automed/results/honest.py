@@ -25,7 +25,7 @@ would be candidates with a noisier score, and the noisiest are picked most often
 that were let go on had been lucky in their first folds. Trials with the configuration of another
 (`same_as`) count once.
 
-**Odds.** Whether the winner is truly better than another trial is asked of differences on the same drawn
+**Odds.** Whether the winner is better than another trial is asked of differences on the same drawn
 groups. The winner's lead is flattered by the choice, so it is shrunk as in empirical Bayes (Efron & Morris
 1975): true scores are taken to scatter normally with the variance that is left of the trials' scores when
 the noise, the variance of a trial's score over resamplings, is taken out. The probability given is that of a
@@ -51,7 +51,7 @@ _OPERATIONS = 4e9  # of `auroc`, before there are fewer replicates
 
 
 class Odds(msgspec.Struct, frozen=True):
-    """The probability that the winner is truly better than a trial."""
+    """The probability, by a normal model of the scores, that the winner is better than a trial."""
 
     trial: int
     probability: float
@@ -125,7 +125,7 @@ class Resampled:
         return score_interval(score, variance, self.stratum, metric)
 
     def odds(self, other: int) -> Odds:
-        """Whether the winner is truly better than the trial at place `other`."""
+        """Whether the winner is better than the trial at place `other`."""
         from scipy.special import ndtr
 
         drawn = self.drawn[np.isfinite(self.drawn).all(axis=1)]

@@ -34,11 +34,33 @@ if TYPE_CHECKING:
 
 _READS = ("GET", "HEAD", "OPTIONS")
 _PICTURE = re.compile(r"/artifacts/(\d+)/(?:\d+/)?([0-9a-f]{32})")
+_PORT = re.compile(r":\d*$")
 _ALONE = [
     ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"),
     ("X-Content-Type-Options", "nosniff"),
 ]
 """What a picture that is opened by itself may do: nothing."""
+
+
+class OnlyHosts:
+    """An application that answers only to some names of this machine.
+
+    A page of another site may have its own name lead to 127.0.0.1 once it is open (DNS rebinding), and would
+    then be let read what is served there: but it cannot choose another name for the header Host.
+
+    Args:
+        inner: the application.
+        hosts: the names, lower case, without a port; an IPv6 address in brackets.
+    """
+
+    def __init__(self, inner: WSGIApplication, hosts: Iterable[str]) -> None:
+        self._inner, self._hosts = inner, frozenset(hosts)
+
+    def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        """Answer one request, or refuse it."""
+        if _PORT.sub("", environ.get("HTTP_HOST", "")).lower() in self._hosts:
+            return self._inner(environ, start)
+        return _send(start, "403 Forbidden", {"reason": "unknown host: open it as localhost or 127.0.0.1"})
 
 
 class Overlay:

@@ -207,7 +207,7 @@ def _attention(attention: Attention) -> list[str]:
         "Beside a picture is its Grad-CAM for the class that it was taken for: the brighter, the more speaks "
         "for that. It is of the refit on all searched pictures, which learnt from those of the first row "
         "(there it was a fold's model that erred) and not from those held out. Whether such maps mean "
-        "anything here, `automed explain` tests."
+        "anything here, the command automed explain tests."
     ]
 
 
@@ -217,10 +217,9 @@ def _calibration(winner: Winner) -> Section:
     )]  # fmt: skip
     table = Table(CALIBRATION_HEAD, rows, "95 % intervals over resampled groups", frozenset(range(1, 5)))
     plots = Plots([figures.reliability(part.name, part.measured.bins) for part in winner.parts])
-    return Section(
-        "calibration", "Does a probability mean what it says?",
-        paragraphs=[temperature_text(winner.temperature)], parts=[plots, table],
-    )  # fmt: skip
+    text = temperature_text(winner.temperature, winner.parts[0].measured.top_label)
+    title = "Does a probability mean what it says?"
+    return Section("calibration", title, paragraphs=[text], parts=[plots, table])
 
 
 def _labels(of: Reported) -> list[Section]:

@@ -8,7 +8,8 @@ advises (Caruana, Munson & Niculescu-Mizil 2006), only the better part of the li
 **Honest scores.** The selection looks at labels, so its own score flatters it. For every fold the choice is
 made anew on the pictures of all other folds, and scored on those of this one; so is everything that the
 ensemble is compared with, the best single trial among them. What is compared is then how well each way of
-choosing does, not the very members that are saved in the end.
+choosing does, not the very members that are saved in the end. One thing no nesting undoes: the library
+itself was shaped by an adaptive search, which looked at all folds.
 """
 
 from __future__ import annotations

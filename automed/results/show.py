@@ -142,13 +142,19 @@ def honest_lines(honest: Honest) -> list[str]:
             f"{honest.missing:,} more complete trials have no predictions on this machine: the choice among "
             "them is not corrected for."
         )
+    if honest.groups == honest.pictures:
+        lines.append("Every picture is a group of its own: if several are of one patient, they are taken as "
+                     "independent, and the interval is too narrow (data.group).")  # fmt: skip
     lines += [
         f"{one.name}: {honest.metric} {_within(one.score)}, {one.groups:,} groups."
         for one in honest.held_out if one.score is not None
     ]  # fmt: skip
     odds = [_odds("the first configuration tried", honest.first), _odds("the second best", honest.second)]
     if any(odds):
-        lines.append(f"The winner is truly better than {' and '.join(filter(None, odds))}.")
+        lines.append(
+            "By a normal model of the scores, with their scatter over trials and over resampled groups, the "
+            f"winner is better than {' and '.join(filter(None, odds))}."
+        )
     return lines
 
 
@@ -157,7 +163,14 @@ def _within(score: Interval) -> str:
 
 
 def _odds(who: str, odds: Odds | None) -> str:
-    return "" if odds is None else f"{who} (trial {odds.trial}) with a probability of {odds.probability:.2f}"
+    if odds is None:
+        return ""
+    chance = f"of {odds.probability:.2f}"
+    if odds.probability > 0.99:  # no model of a few trials knows more
+        chance = "> 0.99"
+    elif odds.probability < 0.01:
+        chance = "< 0.01"
+    return f"{who} (trial {odds.trial}) with a probability {chance}"
 
 
 def value_text(scored: Scored, metric: str) -> str:

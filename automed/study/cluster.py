@@ -71,7 +71,7 @@ def choose_site(
     if launcher != "local":
         raise StudyError(f"there is no launcher '{launcher}'; there are {', '.join(LAUNCHERS)}")
     if told:
-        raise StudyError("--launcher-option is for --launcher ray and --launcher slurm")
+        raise StudyError("options of a launcher are for ray and slurm")
     return LocalSite
 
 
@@ -85,7 +85,7 @@ def read_options(options: Sequence[str]) -> dict[str, Scalar | list[str]]:
     for option in options:
         key, equals, text = option.partition("=")
         if not key or not equals:
-            raise StudyError(f"--launcher-option {option}: write KEY=VALUE")
+            raise StudyError(f"launcher option '{option}': write KEY=VALUE")
         before = found.get(key)
         if before is None:
             found[key] = _scalar(text)

@@ -49,7 +49,7 @@ def find_ray(options: Mapping[str, Any], *, workers: int | None, alone: bool) ->
     try:
         import ray
     except ImportError:
-        raise StudyError("--launcher ray needs the package: pip install 'automed[ray]'") from None
+        raise StudyError("launcher ray needs the package: pip install 'automed[ray]'") from None
     ours = not ray.is_initialized()
     if ours:
         _start(ray, address, workers)

@@ -43,13 +43,13 @@ def find_slurm(options: Mapping[str, Any], *, workers: int | None, alone: bool) 
     try:
         import submitit
     except ImportError:
-        raise StudyError("--launcher slurm needs a package: pip install 'automed[slurm]'") from None
+        raise StudyError("launcher slurm needs a package: pip install 'automed[slurm]'") from None
     logging.getLogger("submitit").setLevel(logging.ERROR)
     told = {key: [str(value)] if key in _LISTS and not isinstance(value, list) else value
             for key, value in options.items()}  # fmt: skip
     cluster = told.pop("cluster", "slurm")
     if cluster not in ("slurm", "local"):
-        raise StudyError(f"--launcher-option cluster={cluster}: slurm or local")
+        raise StudyError(f"launcher option cluster={cluster}: slurm or local")
     if cluster == "slurm" and alone:
         raise refuse_apart("Slurm")
     if cluster == "slurm" and workers is None:

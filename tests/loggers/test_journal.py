@@ -251,7 +251,7 @@ def test_a_database_that_goes_away_is_told_once(database: str, facts: Facts, tmp
         (["mlflow=http://me:secret@host/"], "me:***@host"),
         (["mlflow=http://127.0.0.1:9"], "cannot be used"),
         (["mlflow"], "hint: write mlflow=URI, or set $MLFLOW_TRACKING_URI"),
-        (["tensorboard=/dev/null/x"], "/dev/null: --log tensorboard: this is no folder"),
+        (["tensorboard=/dev/null/x"], "/dev/null: logger tensorboard: this is no folder"),
         (["tensorboard=a", "tensorboard=b"], "said twice"),
     ],
 )

@@ -119,6 +119,6 @@ def test_a_logger_that_cannot_write_costs_a_line_and_no_trial(here: Path, shell:
 
 def test_what_cannot_work_is_refused_before_anything_is_made(here: Path, shell: MakeShell) -> None:
     said = shell(here).run(*COMMAND, "--log", "mlflow=runs", "--log", "tensorboord", code=2)
-    assert said.startswith("--log mlflow: 'runs' is no address")
+    assert said.startswith("logger mlflow: 'runs' is no address")
     assert "did you mean 'tensorboard'?" in said
     assert not (here / "studies").exists()

@@ -88,6 +88,7 @@ def test_all_that_is_predicted_belongs_together(
     sets = ["|".join(loaded.classes_[row]) for row in found.sets]
     assert sets == [row["set"] for row in written]
     assert found.outlier == pytest.approx([float(row["outlier_score"]) for row in written], rel=1e-5)
+    assert found.flagged is not None
     assert found.flagged.tolist() == [row["outlier"] == "true" for row in written]
     assert np.isnan(found.spread).all(), "there is one member"
     assert np.array_equal(loaded.predict_sets(list(found.paths)), found.sets)

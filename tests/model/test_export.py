@@ -1,5 +1,6 @@
 """`automed ensemble` and `automed export`: one model, whichever runtime says it."""
 
+import csv
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ import timm
 import torch
 from PIL import Image
 
+import automed
 from automed.data.manifest import Manifest
 from automed.errors import ModelError
 from automed.model.card import read_card
@@ -86,9 +88,22 @@ def test_torch_onnx_and_torchscript_agree(copied: Path) -> None:
     for name in ("probability", "members", "spread"):
         assert getattr(exported, name) == pytest.approx(getattr(said, name), abs=1e-5)
     assert np.array_equal(exported.inside, said.inside)
+    assert said.flagged is not None and exported.outlier is None and exported.flagged is None
     report = export_model(copied, "torchscript")
     assert report.difference < 1e-5 and not report.real
     assert {one.file for one in read_model(copied).exports} == {"model.onnx", "model.torchscript.pt"}
+
+
+def test_an_onnx_file_does_not_pretend_to_look_for_outliers(
+    copied: Path, fitted: Path, tmp_path: Path, shell: Callable[..., Shell]
+) -> None:
+    images = fitted / "images" / "Testing"
+    said = shell(tmp_path).run("predict", "ensemble", str(images), "--onnx", "ensemble/model.onnx")
+    assert "0 could not be read, no outlier score from an ONNX file\n" in said
+    with (tmp_path / "predictions.csv").open(newline="") as stream:
+        assert {(row["outlier_score"], row["outlier"]) for row in csv.DictReader(stream)} == {("", "")}
+    found = automed.load(copied, onnx=copied / "model.onnx").predict_all(images)
+    assert found.outlier is None and found.flagged is None
 
 
 def test_timm_alone_reads_a_member(together: Path) -> None:

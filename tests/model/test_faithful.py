@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from automed.model.faithful import MAPS, STEPS, Probe, Probes, likeness, mean_of, measure, told
+from automed.model.faithful import (
+    MAPS,
+    STEPS,
+    Interval,
+    Probe,
+    Probes,
+    likeness,
+    likeness_lines,
+    mean_of,
+    measure,
+    told,
+)
 from automed.model.maps import Shown
 
 SIZE = 32
@@ -87,17 +98,24 @@ def test_where_pictures_are_cropped_the_map_is_cropped_alike() -> None:
 
 def test_the_interval_is_students() -> None:
     values = np.random.default_rng(0).normal(0.1, 0.3, 17)
-    found = mean_of(values)
+    found = mean_of(values, -2, 2)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
-def made_up(lead: float, over_centre: float, count: int = 20) -> Probes:
+def test_no_interval_leaves_what_its_values_can_be() -> None:
+    assert mean_of(np.array([0.0, 0.9])) == Interval(0.45, 0, 1)
+    assert mean_of(np.array([0.3])) == Interval(0.3, 0, 1)
+    few = Probes(made_up(0.2, 0.1, 2).each[:1])
+    assert (few.gain("random").low, few.gain("random").high) == (-2, 2)
+
+
+def made_up(lead: float, over_centre: float, count: int = 20, spread: float = 0.02) -> Probes:
     """Probes in which insertion less deletion is `lead` above a random map's on average."""
     random = np.random.default_rng(0)
     each = []
     for _ in range(count):
-        levels = np.array([0.5 + lead, 0.5, 0.5 + lead - over_centre]) + random.normal(0, 0.02, 3)
+        levels = np.array([0.5 + lead, 0.5, 0.5 + lead - over_centre]) + random.normal(0, spread, 3)
         insertion = np.repeat(levels[:, None], STEPS + 1, axis=1)
         each.append(Probe(np.full_like(insertion, 0.2), insertion))
     return Probes(each)
@@ -106,9 +124,35 @@ def made_up(lead: float, over_centre: float, count: int = 20) -> Probes:
 def test_the_sentence_says_what_was_found() -> None:
     assert told(made_up(0.2, 0.1)).startswith("The maps tell where the model looks: on 20 pictures")
     assert "no more than pointing at the middle does" in told(made_up(0.2, -0.1))
-    assert told(made_up(0.0, 0.1)).startswith("The maps mean nothing here")
-    assert told(made_up(-0.2, 0.1)).startswith("The maps mean nothing here")
+    for lead in (0.0, -0.2):
+        assert told(made_up(lead, 0.1)).startswith("The maps are no better than random ones here")
     assert "cannot be said from 4 tested pictures" in told(made_up(0.2, 0.1, 4))
+    assert "cannot be said from 1 tested picture." in told(made_up(0.2, 0.1, 1))
+
+
+def test_no_evidence_is_not_taken_for_evidence() -> None:
+    wide = made_up(0.1, 0.1, spread=1.0)
+    assert wide.gain("random").low < 0 < 0.05 < wide.gain("random").high
+    assert told(wide).startswith("Whether the maps are better than random ones cannot be told")
+    middle = Probes([
+        Probe(one.deletion, one.insertion + np.array([[0], [0], [shift]]))
+        for one, shift in zip(made_up(0.5, 0.0).each, [-1, 1] * 10, strict=True)
+    ])  # fmt: skip
+    assert "whether more than pointing at the middle cannot be told" in told(middle)
+
+
+def test_likeness_to_ignorant_networks_goes_by_its_interval() -> None:
+    (one,) = made_up(0.2, 0.1, 1).each
+
+    def line(values: list[float]) -> str:
+        each = [Probe(one.deletion, one.insertion, head=value) for value in values]
+        (found,) = likeness_lines(Probes(each))
+        return found
+
+    assert "as it should be, little" in line([0.1, 0.2] * 10)
+    assert "hardly depends" in line([0.9, 0.8] * 10)
+    assert "cannot be told" in line([-0.5, 0.9])
+    assert "cannot be told" in line([0.1]), "one picture says nothing"
 
 
 def test_likeness_is_a_rank_correlation() -> None:

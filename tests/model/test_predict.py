@@ -62,6 +62,17 @@ def test_a_broken_picture_is_a_row_with_its_reason(
     assert {**first, "path": ""} == {**last, "path": ""}
 
 
+def test_nothing_that_can_be_read_is_a_failure_and_a_table(
+    model: Path, tmp_path: Path, shell: Callable[..., Shell]
+) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "1.png").touch()
+    said = shell(tmp_path).run("predict", "model", "bad", code=2)
+    assert "none of the pictures could be read: predictions.csv says why of each" in said
+    (row,) = rows_of(tmp_path / "predictions.csv")
+    assert row["reason"] == "is an empty file"
+
+
 def test_every_row_says_what_the_model_says(fitted: Path, folds: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.csv"
     tally = predict_files(folds, [fitted / "images" / "Testing"], out)
@@ -139,6 +150,7 @@ def test_what_was_searched_is_rarely_flagged_and_what_is_far_from_it_is(
 ) -> None:
     """Whether noise is told from slices is up to the features: README has what was measured of that."""
     own = predict_files(folds, [fitted / "images" / "Training"], tmp_path / "a.csv")
+    assert own.flagged is not None
     assert own.flagged <= 0.1 * own.pictures
     copy = Path(shutil.copytree(folds, tmp_path / "model"))
     card = read_card(copy)

@@ -51,6 +51,12 @@ def test_losses_that_both_still_fall_are_underfitting() -> None:
     assert signs(FALLING[:6], scored=(4,) * 5, train__patience=1) == {}, "it stopped early"
 
 
+def test_what_fits_its_training_pictures_is_not_underfitting() -> None:
+    found = signs([1.0, 0.6, 0.3, 0.2, 0.12, 0.1, 0.06, 0.04], [1.2, 1.1, 1.0, 0.9, 0.8, 0.72, 0.65, 0.58])
+    assert found.keys() == {"not trained to its end"}
+    assert "ends 0.54 below the validation loss" in found["not trained to its end"].evidence
+
+
 def test_a_loss_of_guessing_is_underfitting_where_it_can_be_told() -> None:
     stuck = [math.log(4)] * 8
     assert "guessing has 1.39" in signs(stuck)["underfitting"].evidence

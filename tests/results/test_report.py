@@ -170,6 +170,26 @@ def test_a_real_browser_shows_all_of_it_and_asks_nobody(
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+def test_on_a_small_screen_a_table_scrolls_beside_its_first_column(page: Path, chromium: Browser) -> None:
+    chromium.open(page.as_uri(), width=400)
+    moved = chromium.run(
+        """(() => {
+          const box = [...document.querySelectorAll('.scroll')].find((one) => one.scrollWidth > 500);
+          const edge = (one) => Math.round(one.getBoundingClientRect().left);
+          const [first, second] = box.querySelectorAll('tbody td'), before = [edge(first), edge(second)];
+          box.scrollLeft = 100;
+          return [edge(first) - before[0], edge(second) - before[1],
+            getComputedStyle(box).backgroundAttachment];
+        })()"""
+    )
+    assert moved == [0, -100, "local, local, scroll, scroll"]
+    rows = chromium.run(
+        "Math.max(...[...document.querySelectorAll('#course tbody tr')].map((one) => one.clientHeight))"
+    )
+    assert rows < 200
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 def test_the_browser_would_tell(tmp_path: Path, chromium: Browser) -> None:
     """What the tests above do not find would be found."""
     bad = tmp_path / "bad.html"

@@ -1,8 +1,11 @@
 """Choosing an ensemble: what is planted is found, and the scores that are told do not flatter."""
 
+import msgspec
 import numpy as np
 import pytest
 
+from automed.results.ensemble import Chosen, Ensemble, verdict_of
+from automed.results.interval import Interval
 from automed.results.predictions import Predictions
 from automed.results.selection import (
     GREEDY,
@@ -11,6 +14,8 @@ from automed.results.selection import (
     VOTE,
     Choice,
     Choices,
+    Comparison,
+    Contender,
     choose,
     compare,
     nested,
@@ -131,3 +136,25 @@ def test_intervals_hold_and_gains_are_paired() -> None:
         np.zeros(12, np.int64), metric="macro_f1", seed=0,
     )  # fmt: skip
     assert {one.gain.low for one in few.contenders if one.gain} == {None}, "too few groups for an interval"
+
+
+@pytest.mark.parametrize(
+    ("gain", "said"),
+    [
+        (Interval(0.02, 0.01, 0.03), "is better than the best single trial: +0.0200 accuracy"),
+        (Interval(0.02, -0.01, 0.03), "cannot be told: +0.0200 accuracy, 95 % interval -0.0100 to +0.0300"),
+        (Interval(-0.02, -0.03, -0.01), "`automed fit` is enough"),
+        (Interval(0.02, None, None), "cannot be told from so few groups"),
+        (None, "cannot be told from so few groups"),
+    ],
+)
+def test_the_verdict_on_an_ensemble(gain: Interval | None, said: str) -> None:
+    ways = [Contender(name=GREEDY, score=None, gain=gain), Contender(name=SINGLE, score=None, gain=None)]
+    ensemble = Ensemble(
+        study="s", metric="accuracy", trials=3, missing=0, best=[1, 2],
+        members=[Chosen(trial=1, share=0.5), Chosen(trial=2, share=0.5)],
+        comparisons=[Comparison(name="out of fold", pictures=9, groups=9, contenders=ways)],
+    )  # fmt: skip
+    assert said in verdict_of(ensemble)
+    alone = msgspec.structs.replace(ensemble, members=[Chosen(trial=1, share=1.0)])
+    assert "for it is that trial" in verdict_of(alone)

@@ -117,6 +117,19 @@ def test_the_luck_of_the_choice_is_told_in_figures() -> None:
     assert "on this machine" not in said
 
 
+def test_odds_are_never_certain() -> None:
+    sure = msgspec.structs.replace(HONEST, first=Odds(0, 0.9999), second=Odds(12, 0.0001))
+    said = honest_lines(sure)[-1]
+    assert "(trial 0) with a probability > 0.99" in said and "(trial 12) with a probability < 0.01" in said
+    assert "normal model" in said and "truly" not in said
+
+
+def test_pictures_that_are_counted_as_patients_are_told() -> None:
+    own = " ".join(honest_lines(msgspec.structs.replace(HONEST, groups=360)))
+    assert "Every picture is a group of its own" in own
+    assert "group of its own" not in " ".join(honest_lines(HONEST))
+
+
 def test_one_trial_is_not_called_too_good() -> None:
     alone = msgspec.structs.replace(HONEST, trials=1, pruned=0, first=None, second=None, held_out=[])
     (line,) = honest_lines(alone)

@@ -200,7 +200,7 @@ def test_a_queue_that_refuses_is_told_in_its_own_words(kept, orders, monkeypatch
         ("slurm", ["timeout_min=soon"], False, "refuses an option: .*timeout_min"),
         ("ray", ["adress=here"], False, "no option 'adress'\n.*'address'"),
         ("ray", ["address=127.0.0.1:1"], False, "no Ray cluster answers at 127"),
-        ("local", ["cluster=local"], False, "is for --launcher ray"),
+        ("local", ["cluster=local"], False, "are for ray and slurm"),
         ("local", ["cluster"], False, "write KEY=VALUE"),
         ("swarm", [], False, "there are local, ray, slurm"),
     ],

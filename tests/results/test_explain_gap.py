@@ -77,7 +77,7 @@ def test_it_is_measured_once_and_told_again_without_the_pictures(
 
 
 def test_pictures_that_changed_since_are_not_measured(fooled: Path, tmp_path: Path, shell: MakeShell) -> None:
-    from automed.results.explain import explain
+    from automed.results.explain_gap import explain
     from automed.results.verdict import Verdict
     from automed.study.open import reopen_study
 
