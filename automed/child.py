@@ -27,8 +27,13 @@ line an event (`automed.study.attempt` is the other end)::
     -> {"event": "begun"} and so on
     -> {"event": "done", "profile": {...}, ...}
 
-    <- {"do": "check", "networks": [[NAME, SIZE, CHANNELS, PRETRAINED], ...], "classes": 4, "weights": null}
-    -> {"event": "network", "tried": 1, "faults": []} ...
+    <- {"do": "weigh", "study": FOLDER, "trial": FOLDER, "latency": true, ...}     what its network costs
+    -> {"event": "begun"}
+    -> {"event": "done", "costs": {...}}
+
+    <- {"do": "check", "networks": [[NAME, SIZE, CHANNELS, PRETRAINED], ...], "classes": 4, "weights": null,
+        "count": true}
+    -> {"event": "network", "tried": 1, "faults": [], "costs": {...}} ...
     -> {"event": "done"}
 
     <- {"do": "log", "file": FILE}                        from now on; it was started before there was one
@@ -185,6 +190,18 @@ def _profile(line: Line, request: dict[str, Any]) -> dict[str, Any]:
     return {**write_result(trial, result), "profile": profile}
 
 
+def _weigh(line: Line, request: dict[str, Any]) -> dict[str, Any]:
+    from automed.measure import count_network, measure_network
+
+    line.tell(event="begun")
+    config, (manifest, _, _) = _config(Path(request["trial"])), open_job(Path(request["study"]))
+    classes = len(manifest.classes)
+    if request["latency"]:
+        return {"costs": measure_network(config, classes)}
+    model, channels = config.model, config.preprocess.channels
+    return {"costs": count_network(model.name, model.image_size, channels, classes)}
+
+
 def _refit(line: Line, request: dict[str, Any]) -> dict[str, Any]:
     study, out, epochs = Path(request["study"]), Path(request["out"]), request["epochs"]
     manifest, folds, job = open_job(study)
@@ -229,17 +246,21 @@ def _save(learner: Learner, config: TrialConfig, classes: tuple[str, ...], file:
 def _check(line: Line, request: dict[str, Any]) -> dict[str, Any]:
     source = weight_source(request["weights"])
     for tried, (name, image_size, channels, pretrained) in enumerate(request["networks"], 1):
-        faults = []
+        faults, costs = [], None
         try:
             check_network(
                 name, image_size=image_size, channels=channels, classes=request["classes"],
                 pretrained=pretrained, weights=source,
             )  # fmt: skip
+            if request["count"]:
+                from automed.measure import count_network
+
+                costs = count_network(name, image_size, channels, request["classes"])
         except UserError as error:
             faults = [_line(error)]
         except TrialError as error:
             faults = [str(error)]
-        line.tell(event="network", tried=tried, faults=faults)
+        line.tell(event="network", tried=tried, faults=faults, costs=costs)
     return {}
 
 
@@ -256,7 +277,9 @@ def _line(error: UserError) -> str:
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-_VERBS = {"train": _train, "profile": _profile, "refit": _refit, "folds": _folds, "check": _check}
+_VERBS = {
+    "train": _train, "profile": _profile, "weigh": _weigh, "refit": _refit, "folds": _folds, "check": _check,
+}  # fmt: skip
 
 
 def answer(line: Line, request: dict[str, Any]) -> None:

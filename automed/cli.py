@@ -91,7 +91,16 @@ def search(
     space: Space = None,
     data: DataPath = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Finished trials in the study, in total; run again to go on.")
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Finished trials in the study, in total; run again to go on. auto: until there is no more "
+            "to gain than noise.",
+        ),
+    ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(help="How long the study is searched in total; without --trials, as many as fit."),
     ] = None,
     workers: Workers = None,
     name: Annotated[str | None, typer.Option(help="The study's name, instead of the file's.")] = None,
@@ -115,11 +124,26 @@ def search(
 
     run_search(
         Wish(
-            space=space, data=data, trials=trials, workers=workers, name=name, seed=seed, fork=fork,
-            storage=storage, studies=studies, limits=_limits(memory, trial_timeout, storage_patience),
+            space=space, data=data, trials=_total(trials), hours=_hours(hours), workers=workers, name=name,
+            seed=seed, fork=fork, storage=storage, studies=studies,
+            limits=_limits(memory, trial_timeout, storage_patience),
             launcher=launcher, options=tuple(launcher_option or ()), log=tuple(log or ()),
         )
     )  # fmt: skip
+
+
+def _total(text: str | None) -> int | Literal["auto"] | None:
+    if text is None or text == "auto":
+        return "auto" if text else None
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise typer.BadParameter(f"'{text}' is neither a number of trials nor auto", param_hint="'--trials'")
+    return int(text)
+
+
+def _hours(hours: float | None) -> float | None:
+    if hours is not None and not 0 < hours <= 10_000:
+        raise typer.BadParameter(f"{hours:g} is not above 0 and up to 10000", param_hint="'--hours'")
+    return hours
 
 
 def _limits(memory: int | None, trial_timeout: float, storage_patience: float) -> Limits:

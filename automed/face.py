@@ -66,7 +66,10 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """How far a study is: `done` of its `total` trials. `result` is None before the winner was judged."""
+    """How far a study is: `done` of its `total` trials. `result` is None before the winner was judged.
+
+    Where hours end a study, or `auto`, it will hardly come to its `total`.
+    """
 
     study: str
     folder: Path
@@ -83,11 +86,12 @@ class StudyStatus:
 
 def search(
     space: Place = "phantom", data: Place | None = None, *,
-    trials: int | None = None, workers: int | None = None, name: str | None = None, seed: int | None = None,
-    fork: str | None = None, memory: int | str | None = None, trial_timeout: float = 60,
-    storage_patience: float = 10, launcher: Literal["local", "ray", "slurm"] = "local",
-    launcher_options: str | Sequence[str] = (), log: str | Sequence[str] = (),
-    storage: str | None = None, studies: Place | None = None, quiet: bool = True,
+    trials: int | Literal["auto"] | None = None, hours: float | None = None, workers: int | None = None,
+    name: str | None = None, seed: int | None = None, fork: str | None = None,
+    memory: int | str | None = None, trial_timeout: float = 60, storage_patience: float = 10,
+    launcher: Literal["local", "ray", "slurm"] = "local", launcher_options: str | Sequence[str] = (),
+    log: str | Sequence[str] = (), storage: str | None = None, studies: Place | None = None,
+    quiet: bool = True,
 ) -> SearchResult:  # fmt: skip
     """Search until the study has its trials, then judge the winner; call it again to go on.
 
@@ -98,7 +102,8 @@ def search(
     Args:
         space: a space file, or the name of a shipped one.
         data: a folder of images, a CSV or an npz file; where left out, the space file says.
-        trials: finished trials in the study, in total; where left out, the space file says.
+        trials: finished trials in the study, in total; `auto`: until there is no more to gain than noise.
+        hours: how long the study is searched, in total. Without it and `trials` the space file says.
         workers: processes that train: by default one a GPU, or one a core up to eight.
         name: the study's name, instead of the file's.
         seed: the study's seed, instead of the file's.
@@ -119,13 +124,15 @@ def search(
         KeyboardInterrupt: Ctrl-C; the study stands, and the same call goes on with it.
         AutomedError: the search could not go on, or no trial ran to its end.
     """
-    refuse_outside(trials=(trials, 1, 1_000_000), workers=(workers, *_ONE_ON), seed=(seed, 0, _MOST))
-    limits = _limits(memory, trial_timeout, storage_patience)
+    refuse_outside(
+        trials=(None if trials == "auto" else trials, 1, 1_000_000), hours=(hours, 1e-9, 10_000),
+        workers=(workers, *_ONE_ON), seed=(seed, 0, _MOST),
+    )  # fmt: skip
     from automed.searching import Wish, run_search
 
-    root = studies_folder(studies)
+    root, limits = studies_folder(studies), _limits(memory, trial_timeout, storage_patience)
     wish = Wish(
-        space=str(space), data=path(data), trials=trials, workers=workers, name=name,
+        space=str(space), data=path(data), trials=trials, hours=hours, workers=workers, name=name,
         seed=seed, fork=fork, storage=storage_address(storage), studies=root, limits=limits,
         launcher=launcher, options=texts(launcher_options), log=texts(log),
     )  # fmt: skip
@@ -155,6 +162,7 @@ def status(
     from automed.results.judge import standing_verdict
     from automed.results.status import find_study
     from automed.study import record
+    from automed.study.budget import Budget
     from automed.study.embedded import served
     from automed.study.open import reopen_study
 
@@ -167,7 +175,8 @@ def status(
     best = record.best_of(trials)
     verdict = standing_verdict(opened.folder, best)
     result = None if verdict is None else _result(opened.folder, verdict)
-    return StudyStatus(opened.name, opened.folder, opened.experiment.study.trials, trials, best, result)
+    total = Budget.of(opened.experiment.study).trials
+    return StudyStatus(opened.name, opened.folder, total, trials, best, result)
 
 
 def check(space: Place) -> Experiment:

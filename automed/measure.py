@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import flop_counter
 
 from automed.config import TrialConfig
+from automed.errors import TrialError
 from automed.job import open_job
+from automed.models.build import build_network
 from automed.models.freeze import thaw
-from automed.result import Profile, TrialResult
+from automed.models.settings import Dropout, Freeze, Model
+from automed.models.weights import weight_source
+from automed.result import Network, Profile, TrialResult
 from automed.train.clock import Clock
 from automed.train.crossval import Reporter
 from automed.train.feed import Feed, make_steps
@@ -33,6 +39,86 @@ from automed.trial import load_material, run_trial
 _COUNTED = 4  # pictures on which operations are counted
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices whose product tells the machine's rate
 _SECONDS = 0.5  # how long such products are repeated
+_WARM, _TIMES, _ENOUGH = 5, 30, 2.0  # runs before the clock counts, runs that count, seconds that end them
+_BROKEN = (TrialError, RuntimeError, TypeError, ValueError, NotImplementedError)  # of a look without memory
+
+
+def count_network(name: str, image_size: int, channels: int, classes: int) -> Network:
+    """Count what a network costs for one picture, on torch's meta device where that can be.
+
+    Raises:
+        TrialError: it cannot be built.
+    """
+    try:
+        with torch.device("meta"):
+            return _count_network(name, image_size, channels, classes, "meta")
+    except _BROKEN:  # it computes with values while it is built or asked, which meta tensors have not
+        return _count_network(name, image_size, channels, classes, "cpu")
+
+
+def _count_network(name: str, image_size: int, channels: int, classes: int, device: str) -> Network:
+    module = _built(name, image_size, channels, classes)
+    picture = torch.zeros(1, channels, image_size, image_size, device=device)
+    with torch.no_grad():
+        operations, _ = count_operations(lambda: module(picture))
+    kept = [*module.parameters(), *module.buffers()]
+    return Network(
+        name=name, image_size=image_size, channels=channels, operations=operations,
+        parameters=sum(one.numel() for one in module.parameters()),
+        size_mb=sum(one.numel() * one.element_size() for one in kept) / 1e6,
+    )  # fmt: skip
+
+
+def _built(name: str, image_size: int, channels: int, classes: int) -> torch.nn.Module:
+    """A network ready to be asked; what its weights are makes no difference here."""
+    model = Model(name=name, image_size=image_size, pretrained=False)
+    source = weight_source(None)
+    network = build_network(model, Freeze(), Dropout(), classes=classes, channels=channels, weights=source)
+    return network.module.eval()
+
+
+def measure_network(config: TrialConfig, classes: int) -> Network:
+    """What `count_network` does, and the latency: the median over repeats of one picture, after a warm-up.
+
+    On the GPU where there is one, as it is trained there; else on one thread, whatever a worker has.
+
+    Raises:
+        TrialError: it cannot be built.
+    """
+    size, channels = config.model.image_size, config.preprocess.channels
+    counted = count_network(config.model.name, size, channels, classes)
+    plan = make_plan(config)
+    module = _built(config.model.name, size, channels, classes).to(plan.device)
+    picture = torch.rand(1, channels, size, size, device=plan.device)
+    picture = picture.contiguous(memory_format=torch.channels_last)
+    with _one_thread(), torch.inference_mode(), plan.autocast():
+        seconds = _time(lambda: module(picture), plan.device)
+    return msgspec.structs.replace(counted, latency_ms=1000 * seconds)
+
+
+def _time(run: Callable[[], Any], device: str) -> float:
+    """Seconds of one run: the median of some."""
+    taken: list[float] = []
+    end = time.perf_counter() + _ENOUGH
+    for turn in range(_WARM + _TIMES):
+        began = time.perf_counter()
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        taken += [time.perf_counter() - began] * (turn >= _WARM)
+        if taken and time.perf_counter() > end:
+            break
+    return statistics.median(taken)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def measure_trial(

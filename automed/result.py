@@ -88,6 +88,29 @@ class TrialResult:
         }
 
 
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """What a network costs, for one picture.
+
+    `parameters` and `operations` (floating-point, a product and a sum are two) are counted, `size_mb` is of
+    32-bit weights and buffers, and `latency_ms` measured; None where nobody asked.
+    """
+
+    name: str
+    image_size: int
+    channels: int
+    parameters: int
+    operations: float
+    size_mb: float
+    latency_ms: float | None = None
+
+    def costs(self) -> dict[str, float | None]:
+        """By the names that a bound has."""
+        return {
+            "parameters": self.parameters, "size_mb": self.size_mb, "operations": self.operations,
+            "latency_ms": self.latency_ms,
+        }  # fmt: skip
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time of a few epochs of one fold went, and what was computed in it.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -23,13 +25,17 @@ from automed.errors import AutomedError, Interrupted, SpaceError
 from automed.job import open_job
 from automed.loggers.choose import find_loggers
 from automed.loggers.journal import Journal, Maker, facts_of
+from automed.result import Network
+from automed.results.bounds import bound_lines
 from automed.results.explain_gap import full_verdict
 from automed.results.show import live_view, print_signs, print_verdict, untrainable
 from automed.results.signs import Signs
 from automed.results.status import find_study
 from automed.results.verdict import Verdict
 from automed.screen import make_console, progress_bar, span
+from automed.settings import Scalar
 from automed.study import record
+from automed.study.budget import UNLIMITED, Budget, charge
 from automed.study.cluster import choose_site
 from automed.study.crew import Orders, Site, started_ahead
 from automed.study.embedded import is_embedded, of_this_machine, served
@@ -39,7 +45,7 @@ from automed.study.launch import Outcome, Snapshot, launch
 from automed.study.limits import Limits
 from automed.study.open import OpenStudy, find_database, open_study, reopen_study
 from automed.study.patience import Patience
-from automed.study.preflight import preflight
+from automed.study.preflight import preflight, wants_costs
 
 See = Callable[[Snapshot], None]
 _QUIET_EVERY = 30.0  # seconds between two lines where there is no screen to draw on
@@ -51,7 +57,8 @@ class Wish:
 
     space: str | None = None
     data: Path | None = None
-    trials: int | None = None
+    trials: int | Literal["auto"] | None = None
+    hours: float | None = None
     workers: int | None = None
     name: str | None = None
     seed: int | None = None
@@ -64,6 +71,7 @@ class Wish:
     log: tuple[str, ...] = ()
     sampler: str | None = None
     pruner: str | None = None
+    began: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -123,15 +131,20 @@ def searched(
         manifest = read_images(experiment, data_path(experiment, wish), console)
         folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
         console.print(_describe(experiment, manifest, folds), soft_wrap=True)
-        _vet(experiment, manifest, wish, console, tried=(folder / "study.json").exists())
+        tried = (folder / "study.json").exists() and not wants_costs(experiment)
+        networks = _vet(experiment, manifest, wish, console, tried=tried)
         with served(wish.storage, folder, make=True) as storage:
-            opened = open_study(experiment, manifest, folds, folder=folder, storage=storage, old=old)
+            opened = open_study(
+                experiment, manifest, folds, folder=folder, storage=storage, old=old, networks=networks
+            )
             tell = warn or partial(console.print, soft_wrap=True)
             with contextlib.closing(opened), _journal(opened, makers, wish, tell) as see:
-                trials = opened.experiment.study.trials
-                _prepare_pictures(opened, trials, wish, console)
-                outcome = _watch(opened, trials, wish, ready, console, see)
+                budget = Budget.of(opened.experiment.study)
+                _prepare_pictures(opened, budget.trials, wish, console)
+                charge(opened, budget, time.monotonic() - wish.began)
+                outcome = _watch(opened, budget.trials, wish, ready, console, see)
                 _refuse_unfinished(outcome, opened)
+                _say_why(outcome.snapshot, console)
                 yield opened, outcome.snapshot
 
 
@@ -155,7 +168,9 @@ def _judged(opened: OpenStudy, winner: record.TrialRecord | None, console: Conso
         )
     verdict = full_verdict(opened, winner, console)
     print_verdict(verdict, console)
-    print_signs(Signs(opened, record.records(opened.study)).lines(), console)
+    trials = record.records(opened.study)
+    print_signs(bound_lines(opened.experiment.objective, trials, winner), console)
+    print_signs(Signs(opened, trials).lines(), console)
     console.print(
         f"All of it stands in {opened.folder}; next: automed report {opened.name} (what came of it), "
         f"automed fit {opened.name} (a model to use), automed dashboard {opened.name}", soft_wrap=True,
@@ -188,7 +203,7 @@ def run_worker(visit: Visit, console: Console | None = None) -> None:
 
 
 def _help(opened: OpenStudy, visit: Visit, site: Callable[[Orders], Site], console: Console) -> None:
-    trials = visit.trials or opened.experiment.study.trials
+    trials = visit.trials or Budget.of(opened.experiment.study).trials
     console.print(f"joined '{opened.name}' for its {trials} trials, in {opened.folder}", soft_wrap=True)
     for line in told_apart(opened):
         console.print(line, soft_wrap=True)
@@ -206,10 +221,14 @@ def _help(opened: OpenStudy, visit: Visit, site: Callable[[Orders], Site], conso
 def _experiment(wish: Wish) -> tuple[Experiment, list[record.TrialRecord]]:
     """The file with what the command line changes in it; for a new fork, the old study's trials too."""
     experiment = read_experiment(find_space(wish.space or "phantom"))
-    wished = {name: getattr(wish, name) for name in ("name", "seed", "trials", "sampler", "pruner")}
-    experiment = with_study(
-        experiment, **{key: value for key, value in wished.items() if value is not None}
-    )  # fmt: skip
+    changes: dict[str, Scalar | None] = {
+        name: value
+        for name in ("name", "seed", "sampler", "pruner")
+        if (value := getattr(wish, name)) is not None
+    }
+    if wish.trials is not None or wish.hours is not None:  # instead of all that the file says of the end
+        changes |= {"trials": wish.trials, "hours": wish.hours}
+    experiment = with_study(experiment, **changes)
     if wish.fork is None:
         return experiment, []
     fork = with_study(experiment, name=wish.fork)
@@ -272,16 +291,19 @@ def _describe(experiment: Experiment, manifest: Manifest, folds: Folds) -> str:
 
 def _vet(
     experiment: Experiment, manifest: Manifest, asked: Wish | Visit, console: Console, *, tried: bool = False
-) -> None:
-    """Refuse what could never be trained here; networks only where they were not `tried` before."""
+) -> list[Network]:
+    """Refuse what could never be trained here; networks only where they were not `tried` before.
+
+    What networks cost is returned, where the study wants to know.
+    """
     if asked.launcher == "local":  # elsewhere, each worker's machine has a cache of its own
         from automed.study.pictures import refuse_crowded
 
         refuse_crowded(experiment.space, manifest)
     if tried:
-        return
+        return []
     with tempfile.TemporaryFile("w+") as log, progress_bar(console, "trying networks") as advance:
-        preflight(experiment, classes=len(manifest.classes), log=log, on_network=advance)
+        return preflight(experiment, classes=len(manifest.classes), log=log, on_network=advance)
 
 
 def _prepare_pictures(opened: OpenStudy, trials: int, wish: Wish | Visit, console: Console) -> None:
@@ -337,20 +359,37 @@ class _Lines:
         self._done, self._told = shown.done, shown.elapsed
         pruned = f"{shown.pruned} pruned{untrainable(shown.untrainable)}"
         best = "" if shown.best is None else f"; best {shown.best.score:.4f} (trial {shown.best.number})"
-        left = "" if not shown.seconds_left else f"; about {span(shown.seconds_left)} left"
+        left = "" if shown.forecast is None or shown.over else f"; {shown.forecast.words()}"
+        left += f"; {shown.hopes}" if shown.hopes else ""
         at = ", ".join(
             f"trial {one.number} " + (one.waiting or f"fold {one.fold + 1} epoch {one.epoch}")
             for one in shown.running
         )  # fmt: skip
         self._console.print(
-            f"{span(shown.elapsed)}: {shown.done} of {shown.total} trials, {pruned}{best}"
+            f"{span(shown.elapsed)}: {shown.progress}, {pruned}{best}"
             f"{left}" + (f"; running: {at}" if at else ""), soft_wrap=True,
         )  # fmt: skip
+
+
+def _say_why(shown: Snapshot, console: Console) -> None:
+    """Why a search ended before its last trial, and how long judging the winner will take."""
+    if not shown.over:
+        return
+    rest = ""
+    if shown.best is not None and shown.best.folds > 1:
+        seconds = shown.best.seconds / (shown.best.folds - 1)  # one fold, and the part that it left out
+        rest = f"; training the winner on all searched pictures takes about {span(seconds)}"
+    console.print(f"the search is over: {shown.over}{rest}", soft_wrap=True)
 
 
 def _refuse_unfinished(outcome: Outcome, opened: OpenStudy) -> None:
     if outcome.halted:
         raise AutomedError(f"the search was stopped: {outcome.halted}; logs are in {opened.folder / 'logs'}")
     if outcome.interrupted:
-        left = outcome.snapshot.total - outcome.snapshot.done
-        raise Interrupted(f"stopped with {left} trials to go; the same command goes on from here")
+        shown = outcome.snapshot
+        left = (
+            f"{shown.progress} done"
+            if shown.total == UNLIMITED
+            else f"{shown.total - shown.done} trials to go"
+        )
+        raise Interrupted(f"stopped with {left}; the same command goes on from here")

@@ -62,6 +62,8 @@ def setting(
     lt: float | None = None,
     names: Callable[[], frozenset[str]] | None = None,
     needs: tuple[Needs, ...] = (),
+    words: tuple[str, ...] = (),
+    form: str = "",
 ) -> msgspec.Meta:
     """Describe one setting.
 
@@ -73,10 +75,13 @@ def setting(
         lt: a number is below this.
         names: gives the allowed words where they are too many for a `Literal` (called only when asked).
         needs: what other settings have to be for this one to have an effect; all of them must hold.
+        words: what may stand for a number, such as `auto`.
+        form: what a text has to be, in words with an example.
     """
     bounds: dict[str, Any] = {"ge": ge, "le": le, "gt": gt, "lt": lt}
     given = {key: value for key, value in bounds.items() if value is not None}
-    return msgspec.Meta(description=about, extra={"names": names, "needs": needs}, **given)
+    extra = {"names": names, "needs": needs, "words": words, "form": form}
+    return msgspec.Meta(description=about, extra=extra, **given)
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,8 @@ class Setting:
     lt: float | None = None
     needs: tuple[Needs, ...] = ()
     optional: bool = False
+    words: tuple[str, ...] = ()
+    form: str = ""
 
     def in_bounds(self, value: float) -> bool:
         """Whether a number respects `ge`, `le`, `gt` and `lt`."""
@@ -113,7 +120,10 @@ class Setting:
         if self.kind is bool:
             return "true or false"
         if self.kind is str:
-            return "a word"
+            return self.form or "a word"
+        return " or ".join([self._number(), *self.words])
+
+    def _number(self) -> str:
         noun = "a whole number" if self.kind is int else "a number"
         parts = []
         if self.ge is not None and self.le is not None:
@@ -155,12 +165,18 @@ def _collect(struct: type[msgspec.Struct], prefix: str, found: dict[str, Setting
             about=(meta.description or "") if meta else "",
             required=field.required, default=default,
             names=extra.get("names"), needs=extra.get("needs", ()),
+            words=extra.get("words", ()), form=extra.get("form", ""),
             ge=meta.ge if meta else None, le=meta.le if meta else None,
             gt=meta.gt if meta else None, lt=meta.lt if meta else None,
         )  # fmt: skip
 
 
 def _unwrap(hint: Any) -> tuple[msgspec.Meta | None, Any]:
+    """What a setting says of itself, and its type; a number that may be absent says it of the number."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = [_unwrap(member) for member in typing.get_args(hint)]
+        metas = [meta for meta, _ in parts if meta is not None]
+        return (metas[0] if metas else None), typing.Union[tuple(bare for _, bare in parts)]  # noqa: UP007
     if typing.get_origin(hint) is not typing.Annotated:
         return None, hint
     bare, *marks = typing.get_args(hint)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from automed import measure
 from automed.config import TrialConfig, from_flat
 from automed.data.folds import make_folds
 from automed.data.manifest import read_manifest
@@ -136,3 +137,38 @@ def test_counting_leaves_the_plan_as_it_was(study: Path) -> None:
     plan = make_plan(from_flat(BASE))
     assert {name: profile.plan[name] for name in plan.record()} == dataclasses.asdict(plan)
     assert profile.plan == result.plan
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "vit_tiny_patch16_224", "mobilenetv3_small_050"])
+def test_a_network_is_counted_without_memory_as_it_would_be_with_it(name: str) -> None:
+    size = 224 if name.startswith("vit") else 32
+    counted = measure.count_network(name, size, 3, 4)
+    real = measure._count_network(name, size, 3, 4, "cpu")
+    assert counted == real
+    module = measure._built(name, size, 3, 4)
+    assert counted.parameters == sum(one.numel() for one in module.parameters())
+    kept = sum(one.numel() * one.element_size() for one in module.state_dict().values())
+    assert counted.size_mb == pytest.approx(kept / 1e6, rel=0.01)
+    assert measure.count_network(name, size, 3, 40).parameters > counted.parameters
+
+
+def test_a_larger_picture_costs_operations_and_no_parameters() -> None:
+    small, large = (measure.count_network("small_cnn", size, 1, 4) for size in (32, 64))
+    assert large.operations == pytest.approx(4 * small.operations, rel=0.01)
+    assert large.parameters == small.parameters
+
+
+def test_a_latency_is_measured_on_one_thread_and_leaves_the_threads_as_they_were() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = measure.measure_network(from_flat(BASE), 4)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert found.latency_ms is not None and found.latency_ms > 0
+    costs = found.costs()
+    assert costs == {
+        "parameters": found.parameters, "size_mb": found.size_mb, "operations": found.operations,
+        "latency_ms": found.latency_ms,
+    }  # fmt: skip

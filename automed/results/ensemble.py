@@ -23,6 +23,7 @@ from automed.model.card import Card, Score
 from automed.model.folder import refuse_occupied
 from automed.results import selection
 from automed.results.assemble import Plan, assemble
+from automed.results.bounds import most_members
 from automed.results.calibrate import Answers, read_predictions
 from automed.results.fit import card_lines, gauge_of, whole_part
 from automed.results.interval import Interval
@@ -108,6 +109,7 @@ def make_ensemble(
     trials = [one for one in record.records(opened.study) if one.state == "complete"]
     found = load_predictions(opened.folder, manifest, folds, trials, probabilities=True)
     found = _complete(found)
+    members = most_members(opened.experiment.objective, trials, members, console)
     if not len(found.trials):
         raise StudyError(f"'{opened.name}' has no complete trial with predictions on this machine")
     seed, metric = opened.experiment.study.seed, job.metric

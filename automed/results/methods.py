@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from automed import __version__
+from automed.results.bounds import bounds_text
 from automed.results.reported import Reported
 from automed.space.knob import word
 
@@ -17,12 +18,17 @@ def methods(of: Reported) -> list[str]:
         f" {len(manifest.test):,} pictures were held out ({manifest.held_out_as}), never seen by the search."
         if len(manifest.test) else " No pictures were held out."
     )  # fmt: skip
+    beyond = sum(one.infeasible for one in of.trials)
     searched = ", ".join(knob.name for knob in of.experiment.space.searched) or "nothing"
     pruned = (
-        f"; {states['pruned']:,} were stopped early, by a forecast from their curves and a paired comparison "
-        "with the best trial on the same folds"
-        if states["pruned"] else ""
+        f"; {states['pruned'] - beyond:,} were stopped early, by a forecast from their curves and a paired "
+        "comparison with the best trial on the same folds"
+        if states["pruned"] > beyond else ""
     )  # fmt: skip
+    if of.experiment.objective.bounds:
+        pruned += (
+            f"; {beyond:,} were not trained, for bounds were set ({bounds_text(of.experiment.objective)})"
+        )
     how = {"tpe": "a tree-structured Parzen estimator", "random": "uniform sampling"}[study.sampler]
     first = (
         f"Networks were searched with automed {__version__} (torch {of.versions.get('torch', '')}, timm "

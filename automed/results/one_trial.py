@@ -14,6 +14,7 @@ from automed.results.signs import Signs
 from automed.screen import span
 from automed.sizes import size_text
 from automed.study.ledger import abandoned
+from automed.study.objective import amount
 from automed.study.open import OpenStudy
 from automed.study.record import TrialRecord
 
@@ -82,6 +83,7 @@ def cost_line(trial: TrialRecord) -> str:
     parts = [f"{span(trial.seconds)} of training"]
     if trial.result.peak_memory:
         parts.append(f"at most {size_text(trial.result.peak_memory)} of memory")
+    parts += [f"{name} {amount(value)}" for name, value in trial.costs.items()]
     if trial.pieces:
         parts.append(trial.pieces)
     if trial.attempts > 1:

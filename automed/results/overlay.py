@@ -17,6 +17,7 @@ from automed.page.figure import Figure, Line, Mark, Whiskers
 from automed.page.markdown import grid
 from automed.results import figures
 from automed.results.artifacts import Artifacts
+from automed.results.bounds import bound_lines
 from automed.results.judge import standing_verdict
 from automed.results.mattered import contrasts, sentence
 from automed.results.one_trial import cost_line, score_lines, state
@@ -146,7 +147,9 @@ def trial_note(trial: TrialRecord, metric: str) -> str:
 def study_note(opened: OpenStudy, trials: Sequence[TrialRecord]) -> str:
     """The study as markdown: how far it is, what the winner scores, what mattered, what stands out."""
     lines = [f"**{headline(opened.name, trials)}**", ""]
-    verdict = standing_verdict(opened.folder, record.best_of(trials))
+    best = record.best_of(trials)
+    lines += [f"- {line}" for line in bound_lines(opened.experiment.objective, trials, best)]
+    verdict = standing_verdict(opened.folder, best)
     if verdict is not None:
         lines += [*(f"- {line}" for line in verdict_lines(verdict)), ""]
     try:

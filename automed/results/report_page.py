@@ -10,6 +10,7 @@ from automed.data.decode import decoding
 from automed.page.parts import Badge, Cell, Lines, Page, Part, Plots, Range, Section, Table, as_sentence
 from automed.results import figures
 from automed.results.attention import Attention
+from automed.results.bounds import bound_lines
 from automed.results.cells import (
     CALIBRATION_HEAD,
     class_table,
@@ -32,6 +33,7 @@ from automed.results.show import verdict_lines
 from automed.screen import span
 from automed.sizes import size_text
 from automed.space.knob import word
+from automed.study.budget import Budget
 from automed.study.record import TrialRecord
 
 _TOLD = 8  # contrasts in sentences
@@ -92,6 +94,7 @@ def _searched(of: Reported) -> Section:
     )
     lines = [search_text(of.experiment, of.folds, of.trials),
              f"The search saw {len(of.manifest.search):,} pictures{held}."]  # fmt: skip
+    lines += bound_lines(of.experiment.objective, of.trials, of.best)
     knobs = {knob.name for knob in of.experiment.space.searched}
     whole = space_table(of.experiment)
     searched = [row for row in whole.rows if row[0] in knobs]
@@ -266,9 +269,12 @@ def _cost(of: Reported) -> Section:
 
 def _again(of: Reported) -> Section:
     study = of.experiment.study
+    # What ended by the clock, or for want of gain, is repeated by what it came to.
+    ended = sum(one.state in ("complete", "pruned") for one in of.trials)
+    total = ended if study.trials == "auto" or study.hours else Budget.of(study).trials
     command = shlex.join([
         "automed", "search", "--space", "experiment.yaml", "--data", str(of.manifest.source),
-        "--trials", str(study.trials), "--name", study.name, "--seed", str(study.seed),
+        "--trials", str(total), "--name", study.name, "--seed", str(study.seed),
     ])  # fmt: skip
     lines = [command, "The same seed on the same kind of machine, with one worker, gives the same curves."]
     hang = [*of.pins, *(f"{name} {version}" for name, version in of.versions.items())]

@@ -45,15 +45,13 @@ def untrainable(count: int) -> str:
 def live_view(name: str, shown: Snapshot) -> RenderableType:
     """The search at one moment."""
     head = Text.assemble(
-        (name, "bold"), f"  {shown.done} of {shown.total} trials done: {shown.complete} complete, ",
+        (name, "bold"), f"  {shown.progress} done: {shown.complete} complete, ",
         f"{shown.pruned} pruned{untrainable(shown.untrainable)}, {len(shown.running)} running",
         f", {shown.failed} tried again" if shown.failed else "",
     )  # fmt: skip
-    left = "" if not shown.seconds_left else f"about {span(shown.seconds_left)} left"
+    left = "" if shown.forecast is None else shown.forecast.words()
     bar = Table.grid(padding=(0, 2))
-    bar.add_row(
-        ProgressBar(total=shown.total, completed=shown.done, width=40), f"{span(shown.elapsed)} here", left
-    )
+    bar.add_row(ProgressBar(total=1.0, completed=shown.share, width=40), f"{span(shown.elapsed)} here", left)
     parts: list[RenderableType] = [head, bar]
     if shown.best is not None and shown.best.score is not None:
         model = shown.best.config.get("model.name", "")
@@ -63,6 +61,10 @@ def live_view(name: str, shown: Snapshot) -> RenderableType:
         )  # fmt: skip
     if shown.running:
         parts.append(_workers(shown.running))
+    if shown.hopes:
+        parts.append(Text(shown.hopes))
+    if shown.over:
+        parts.append(Text(f"no further trial is begun: {shown.over}"))
     if shown.away:
         parts.append(Text(f"the database is away, and waited for: {shown.away}", "yellow"))
     if shown.stopping:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -13,16 +14,21 @@ from rich.text import Text
 from automed.errors import StudyError, nearest
 from automed.page.markdown import grid
 from automed.result import METRICS
+from automed.results.bounds import bound_lines
 from automed.results.judge import standing_verdict
 from automed.results.one_trial import print_trial, state
 from automed.results.show import print_signs, print_verdict, told, untrainable, value_text, verdict_lines
 from automed.results.signs import Signs
 from automed.results.verdict import Scored, Verdict
 from automed.screen import make_console, span
-from automed.study import record
+from automed.study import record, stopping
+from automed.study.budget import Budget, forecast
 from automed.study.embedded import served
 from automed.study.open import OpenStudy, reopen_study
 from automed.study.record import TrialRecord
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 
 def find_study(studies: Path, name: str | None) -> Path:
@@ -58,7 +64,9 @@ def show_status(
         served(storage, folder) as url,
         contextlib.closing(reopen_study(folder, storage=url)) as opened,
     ):
-        trials = record.records(opened.study)
+        there = opened.study.get_trials(deepcopy=False)
+        trials = record.records_of(there)
+        ahead = _ahead(opened, there, trials)
     console = make_console()
     if trial is not None:
         print_trial(opened, trials, trial, console)
@@ -68,12 +76,32 @@ def show_status(
     if markdown:
         console.print(Text(page(opened, trials, verdict, signs)), soft_wrap=True)
         return
-    total = opened.experiment.study.trials
-    console.print(Text(f"{headline(opened.name, trials)}; {total} wished for"))
+    console.print(Text(headline(opened.name, trials)))
+    print_signs(ahead, console)
     console.print(_table(trials))
     if verdict is not None:
         print_verdict(verdict, console)
     print_signs(signs, console)
+
+
+def _ahead(
+    opened: OpenStudy, there: Sequence[FrozenTrial], trials: Sequence[TrialRecord]
+) -> list[str]:  # fmt: skip
+    """How far the study is, when it will end, and what more trials may gain, a line each."""
+    budget = Budget.of(opened.experiment.study)
+    left = budget.left(opened.study, there)
+    done = sum(one.state in ("complete", "pruned") for one in trials)
+    line = budget.progress(done, budget.seconds - left if budget.hours else 0.0)[0]
+    over = budget.over(opened.study, there)
+    working = {one.worker for one in trials if state(one) == "running"}
+    seen = forecast(trials, budget, len(working), left)
+    if over:
+        line += f"; no further trial is begun: {over}"
+    elif seen is not None and done < budget.trials:
+        line += f"; {seen.words()}"
+    hopes = stopping.expect(trials)
+    lines = [line] if hopes is None else [line, hopes.words()]
+    return [*lines, *bound_lines(opened.experiment.objective, trials, record.best_of(trials))]
 
 
 def headline(name: str, trials: Sequence[TrialRecord]) -> str:

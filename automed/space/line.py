@@ -57,6 +57,8 @@ def read_value(source: Source, setting: Setting, node: Node) -> Scalar | None:
     if value is None:
         source.blame(node, f"{setting.name} has no value; it must be {setting.allowed()}")
         return None
+    if isinstance(value, str) and value in setting.words:
+        return value
     typed = fit(setting.kind, value)
     if typed is None:
         hint = _type_hint(setting, value)
@@ -91,7 +93,7 @@ def fit(kind: type, value: Scalar) -> Scalar | None:
 def _type_hint(setting: Setting, value: Scalar) -> str:
     if setting.kind is bool and isinstance(value, str) and value.lower() in ("yes", "on", "no", "off"):
         return f"write {'true' if value.lower() in ('yes', 'on') else 'false'}"
-    if setting.kind is str and not isinstance(value, str):
+    if setting.kind is str and not isinstance(value, str) and not setting.form:
         return f"write it in quotes: '{word(value)}'"
     if setting.kind is int and isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST:
         return f"write {int(value)}"

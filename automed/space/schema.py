@@ -89,7 +89,8 @@ def _bare(setting: Setting) -> Schema:
         "exclusiveMinimum": setting.gt, "exclusiveMaximum": setting.lt,
     }  # fmt: skip
     given = {key: bound for key, bound in bounds.items() if bound is not None}
-    return {"type": _TYPES[setting.kind], **given}
+    bare = {"type": _TYPES[setting.kind], **given}
+    return {"anyOf": [bare, {"enum": list(setting.words)}]} if setting.words else bare
 
 
 def _described(setting: Setting, schema: Schema) -> Schema:

@@ -3,6 +3,7 @@
 A configuration that was trained before is not trained again (`automed.study.twin`). What can happen else, and
 the one answer to it:
 
+    costs           kept; where the network breaks a bound the trial is told as pruned, and never trained
     begun           noted: from here on a death may be the trial's own fault
     waiting         noted, if it lasts: pictures are prepared, or what frozen stages give is kept
     epoch, fold     recorded; at a rung or a fold's end the pruner is asked
@@ -35,6 +36,7 @@ from automed.screen import span
 from automed.settings import Scalar
 from automed.space.sample import sample
 from automed.study import record
+from automed.study.gate import Gate
 from automed.study.ledger import Claim, Ledger
 from automed.study.limits import Limits
 from automed.study.process import ending
@@ -91,13 +93,15 @@ class Attempt:
         """
         try:
             config = self._draw()
+            self._gate = Gate(self._opened, self._ledger, config)
             write_config(self._folder, config)
             every = self._at_rung is _never
             taken = take_over(self._there, to_flat(config), self._folder, to_the_end=every)
             if taken is not None:
                 self._tell_as(*taken)
                 return
-            self._request()
+            if not self._admitted():
+                return
             while self._on(self._trainer.event(self._trial.number, self._limits.trial_timeout)):
                 pass
         except Quit:
@@ -122,7 +126,7 @@ class Attempt:
 
         def draw() -> dict[str, Scalar]:
             # Set after `ask`, which says the number. A repeated draw begins with what the database has of it.
-            opened.study.sampler = make_sampler(study.sampler, study.seed, self._number)
+            opened.study.sampler = make_sampler(study.sampler, study.seed, self._number, opened.prices)
             self._writer.trial = optuna.Trial(opened.study, trial_id)
             return sample(opened.experiment.space, suggester(self._trial))
 
@@ -150,6 +154,27 @@ class Attempt:
         elif self._ledger.complete(self._trial, twin.value, result):
             self._forget()
 
+    def _admitted(self) -> bool:
+        """Have it trained, or its network measured where nobody knows it; False: it is told already."""
+        known = self._gate.known() if self._gate.bounds else {}
+        if known is not None:
+            return self._weighed(known)
+        self._trainer.ask(
+            "weigh", study=str(self._opened.folder), trial=str(self._folder), latency=self._gate.latency
+        )  # fmt: skip
+        return True
+
+    def _weighed(self, costs: dict[str, float]) -> bool:
+        """Have it trained unless its network breaks a bound."""
+        if self._gate.bounds:
+            self._writer.write(record.COSTS, costs)
+            broken = self._gate.judge(self._trial, costs)
+            if broken is not None:
+                self._prune(broken)
+                return False
+        self._request()
+        return True
+
     def _request(self) -> None:
         self._trainer.train(
             study=str(self._opened.folder), trial=str(self._folder), number=self._number,
@@ -168,7 +193,8 @@ class Attempt:
             self._writer.waits(event)
             return True
         if what == "done":
-            return self._finish(event)
+            weighed = "costs" in event
+            return self._weighed(self._gate.keep(event["costs"])) if weighed else self._finish(event)
         if what == "fault":
             return self._on_fault(event["kind"], event["reason"])
         if what == "exit":
@@ -244,8 +270,7 @@ class Attempt:
             return False
         self._micro_batch = max(1, (self._micro_batch or self._batch) // 2)
         self._writer.write(record.MICRO_BATCH, self._micro_batch)
-        self._request()
-        return True
+        return self._admitted()
 
     def _stop_all(self, reason: str) -> None:
         self._ledger.halt(reason)

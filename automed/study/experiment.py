@@ -19,8 +19,8 @@ from automed.space.read import Complaint, read_file
 from automed.space.sample import SearchSpace
 from automed.space.schema import file_schema
 from automed.space.table import print_table
-
-Metric = Literal["macro_f1", "accuracy", "balanced_accuracy", "auroc", "mcc"]
+from automed.study import objective
+from automed.study.objective import Metric, Objective
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,7 +30,24 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     folds: Annotated[int, setting("parts of the cross-validation", ge=2, le=100)] = 5
     seed: Annotated[int, setting("where all chance of the study comes from", ge=0, le=2**32 - 1)] = 0
     metric: Annotated[Metric, setting("what is maximised, on average over the folds")] = "macro_f1"
-    trials: Annotated[int, setting("how many trials the study has in the end", ge=1, le=1_000_000)] = 50
+    trials: (
+        Annotated[
+            int,
+            setting(
+                "how many trials the study has in the end, 50 by default; auto: until noise hides any gain",
+                ge=1, le=1_000_000, words=("auto",),
+            ),
+        ] | Literal["auto"] | None
+    ) = None  # fmt: skip
+    hours: (
+        Annotated[
+            float, setting("how long the search runs; without trials, as many as fit", gt=0, le=10_000)
+        ] | None
+    ) = None  # fmt: skip
+    cost: Annotated[
+        Literal["auto", "aware", "ignored"],
+        setting("choose by expected gain for the operations it takes; auto: where hours are the budget"),
+    ] = "auto"
     sampler: Annotated[Literal["tpe", "random"], setting("learns from earlier trials, or does not")] = "tpe"
     pruner: Annotated[
         Literal["kfold", "none"], setting("stops trials that fall behind, or lets all of them finish")
@@ -45,8 +62,13 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = None
 
 
-SECTIONS: dict[str, type[msgspec.Struct]] = {"study": Study, "data": Data, "weights": Weights}
+SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "study": Study, "objective": Objective, "data": Data, "weights": Weights,
+}  # fmt: skip
 """The sections beside `space:` and `start_from:`."""
+
+
+_PLAIN = Objective()
 
 
 @dataclass(frozen=True)
@@ -59,6 +81,7 @@ class Experiment:
     data: Data
     weights: Weights
     space: SearchSpace
+    objective: Objective = _PLAIN
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -69,10 +92,14 @@ def read_experiment(path: Path) -> Experiment:
     """
     # Relative paths in a file are meant from where the file lies.
     read = read_file(path, sections=SECTIONS, space=TrialConfig, check=_check)
+    study, wanted = cast("Study", read.sections["study"]), cast("Objective", read.sections["objective"])
+    if wanted.metric is not None:
+        study = msgspec.structs.replace(study, metric=wanted.metric)
     return Experiment(
         file=path,
         text=read.text,
-        study=cast("Study", read.sections["study"]),
+        study=study,
+        objective=wanted,
         data=cast("Data", _from_here(read.sections["data"], path.parent)),
         weights=cast("Weights", _from_here(read.sections["weights"], path.parent)),
         space=read.space,
@@ -85,7 +112,7 @@ def _from_here(section: Any, folder: Path) -> Any:
     return msgspec.structs.replace(section, path=str((folder / Path(section.path).expanduser()).absolute()))
 
 
-def with_study(experiment: Experiment, **changes: Scalar) -> Experiment:
+def with_study(experiment: Experiment, **changes: Scalar | None) -> Experiment:
     """The same file with some of its `study` section changed, as the command line may.
 
     Raises:
@@ -114,6 +141,7 @@ def _check(values: Mapping[str, Scalar | None]) -> Iterator[Complaint]:
         if place in values and undecided:
             hint = "or write 'group: look_alikes' or 'group: none'"
             yield Complaint(place, "data.group names neither a column nor a pattern", hint)
+    yield from (Complaint(*fault) for fault in objective.faults(values))
     yield from _check_split(values)
     if pattern is not None:
         yield from _check_pattern(str(pattern))

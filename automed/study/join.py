@@ -72,7 +72,7 @@ def join_study(
     storage: str | None,
     guest: Guest,
     progress: Progress | None = None,
-    vet: Callable[[Experiment, Manifest], None] | None = None,
+    vet: Callable[[Experiment, Manifest], object] | None = None,
 ) -> OpenStudy:
     """Open a study from anywhere, and make a folder for it where its own cannot be seen.
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 from automed.errors import AutomedError
 from automed.study import record
+from automed.study.budget import BEAT, Budget, Forecast, forecast
 from automed.study.crew import Crew, LocalSite, Orders, Site
-from automed.study.ledger import BEAT, Ledger, abandoned, halted
+from automed.study.ledger import Ledger, abandoned, halted
 from automed.study.limits import Limits
 from automed.study.patience import GivenUp, Patience, away, given_up
 from automed.study.record import TrialRecord
+from automed.study.stopping import expect
 from automed.study.storage import rest, sqlite_file
 from automed.study.work import TRAIN
 
@@ -38,8 +40,10 @@ class Snapshot:
     """The search at one moment, for whoever draws it.
 
     `running` are the trials under way, by worker; `untrainable` of the pruned ones failed by themselves;
-    `failed` counts attempts that died or were handed back; `seconds_left` is None before the first trial is
-    done; `away` says why the database does not answer, if it does not; `trials` are all of them.
+    `failed` counts attempts that died or were handed back; `forecast` is None before the first trial is
+    done; `away` says why the database does not answer, if it does not. `progress` says how far it is, and
+    `share` from 0 to 1; `over` why no further trial is begun before the total, and `hopes` what more trials
+    may gain, where that may end the search; `trials` are all of them.
     """
 
     total: int
@@ -50,9 +54,13 @@ class Snapshot:
     running: tuple[TrialRecord, ...]
     best: TrialRecord | None
     elapsed: float
-    seconds_left: float | None
+    forecast: Forecast | None
     stopping: bool
     away: str = ""
+    progress: str = ""
+    share: float = 0.0
+    over: str = ""
+    hopes: str = ""
     trials: tuple[TrialRecord, ...] = field(default=(), repr=False)
 
     @property
@@ -117,9 +125,9 @@ def launch(
     last, reason = watch.last(stopping=crew.interrupted)
     if on_tick is not None:
         on_tick(last)
-    if last.done < trials and not crew.interrupted and not reason:
+    if last.done < trials and not crew.interrupted and not reason and not last.over:
         raise AutomedError(crew.complaint())
-    return Outcome(last, crew.interrupted and last.done < trials, reason)
+    return Outcome(last, crew.interrupted and last.done < trials and not last.over, reason)
 
 
 class _Watch:
@@ -212,28 +220,18 @@ def snapshot(
     there = opened.study.get_trials(deepcopy=False)
     found, tally = record.records_of(there), record.count(there)
     running = sorted((one for one in found if one.state == "running"), key=lambda one: one.worker)
+    budget = replace(Budget.of(opened.experiment.study), trials=trials)
+    hopes = expect(found) if budget.auto else None
+    left = budget.left(opened.study, there)
+    progress, share = budget.progress(tally.done, budget.seconds - left if budget.hours else 0.0)
     return Snapshot(
         total=trials, complete=tally.complete, pruned=tally.pruned, failed=tally.failed,
         untrainable=sum(one.untrainable for one in found),
         running=tuple(running), best=record.best_of(found), elapsed=elapsed,
-        seconds_left=seconds_left(found, trials, workers), stopping=stopping,
+        forecast=forecast(found, budget, workers, left), stopping=stopping, progress=progress, share=share,
+        over=budget.over(opened.study, there), hopes="" if hopes is None else hopes.words(),
         trials=tuple(found),
     )  # fmt: skip
-
-
-def seconds_left(found: Sequence[TrialRecord], total: int, workers: int) -> float | None:
-    """How long the rest will take if trials go on as they went; what runs counts by its epochs done."""
-    ended = [one.seconds for one in found if one.state in ("complete", "pruned")]
-    if not ended:
-        return None
-    under_way = sum(_share(one) for one in found if one.state == "running")
-    remaining = max(0.0, total - len(ended) - under_way)
-    return remaining * sum(ended) / len(ended) / min(workers, max(1, total - len(ended)))
-
-
-def _share(one: TrialRecord) -> float:
-    steps = one.epochs * one.folds
-    return min(1.0, (one.fold * one.epochs + one.epoch) / steps) if steps else 0.0
 
 
 @contextlib.contextmanager

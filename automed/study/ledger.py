@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 
 from automed.study import record
+from automed.study.budget import BEAT, Budget
 from automed.study.limits import Limits
 from automed.study.patience import Patience, away
 from automed.study.record import End, Lease, Result
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
     from automed.study.storage import StudyLock
 
-BEAT = 5.0
-"""Seconds between two beats of a lease."""
 STALE = 60.0
 """Seconds without a beat that mean death; of a worker of this machine that has ended it is known at once."""
 MAX_RETRIES = 2
@@ -54,13 +53,15 @@ _HALT_FROM = "halt_from"
 class Claim:
     """What a worker is to do: train `trial`, `wait` since all that is left is in others' hands, or `end`.
 
-    `again` never leaves the ledger. `there` are the trials as they were just before.
+    `again` never leaves the ledger. `there` are the trials as they were just before, `left` the seconds on
+    the clock of the search.
     """
 
     what: Literal["trial", "wait", "end", "again"]
     trial: optuna.Trial | None = None
     number: int = 0
     there: Sequence[FrozenTrial] = field(default=(), repr=False)
+    left: float = math.inf
 
 
 class Ledger:
@@ -73,12 +74,14 @@ class Ledger:
         worker: its name.
         stale: seconds without a beat that mean death.
         patience: how a database that is away is waited for.
+        budget: what ends the search before its last trial.
     """
 
     def __init__(
         self, study: optuna.Study, storage: RDBStorage, lock: StudyLock, worker: str,
-        *, stale: float = STALE, patience: Patience | None = None,
+        *, stale: float = STALE, patience: Patience | None = None, budget: Budget | None = None,
     ) -> None:  # fmt: skip
+        self.budget = budget or Budget(0)
         self.study, self.storage, self.lock = study, storage, lock
         self.patience = patience or Patience(Limits().storage_patience)
         self.sightings = _Sightings(stale)
@@ -100,7 +103,7 @@ class Ledger:
         with self.lock.held():
             there = self._reap()[0]
             tally = record.count(there)
-            if tally.done >= total or halted(self.study):
+            if tally.done >= total or halted(self.study) or self.budget.over(self.study, there):
                 return Claim("end")
             if tally.done + tally.running >= total:
                 return Claim("wait")
@@ -113,7 +116,8 @@ class Ledger:
                     self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
                     return Claim("again")
                 first = record.origin(there[first])
-            return Claim("trial", trial, record.number_of(first, there), there)
+            left = self.budget.may_run(self.study, there)
+            return Claim("trial", trial, record.number_of(first, there), there, left)
 
     def complete(self, trial: optuna.Trial, score: float | None, result: Result) -> bool:
         """Tell that every fold was trained; False when the trial was taken away in the meantime.
@@ -140,7 +144,7 @@ class Ledger:
         with self.lock.held():
             try:
                 record.write(self.storage, trial._trial_id, record.RESULT, result)
-                if result.fault:
+                if result.fault and result.fault != record.INFEASIBLE:
                     record.constrain(self.study, trial._trial_id, result.fault)
                 state = None if score is not None else optuna.trial.TrialState.PRUNED
                 self.study.tell(trial, score, state=state)

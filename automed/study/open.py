@@ -9,20 +9,24 @@ trials may change at any time.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from automed.config import TrialConfig
 from automed.data.cache import replacing
 from automed.errors import Fault, StudyError
 from automed.job import Job, write_job
-from automed.settings import Scalar
+from automed.result import Network
+from automed.settings import Scalar, inspect_settings
 from automed.space.knob import Knob
 from automed.space.sample import SearchSpace, sample
 from automed.study import pins, record
+from automed.study.cost import Prices, aware
 from automed.study.experiment import Experiment, Study, read_experiment
 from automed.study.ledger import lift_halt
 from automed.study.pins import Places, pin_lines, refuse_change, version_lines, versions
@@ -64,6 +68,15 @@ class OpenStudy:
         """What it is called in the database."""
         return self.experiment.study.name
 
+    @cached_property
+    def prices(self) -> Prices | None:
+        """What configurations cost, where the choice among them weighs it and they differ in it."""
+        counted = self.study.user_attrs.get(pins.NETWORKS, []) if aware(self.experiment.study) else []
+        defaults = {name: one.default for name, one in inspect_settings(TrialConfig).items()}
+        known = {name: value for name, value in defaults.items() if value is not None}
+        prices = Prices(self.experiment.space, msgspec.convert(counted, list[Network]), known)
+        return prices if prices.differ else None
+
     def close(self) -> None:
         """Let go of the database."""
         self.storage.remove_session()
@@ -78,6 +91,7 @@ def open_study(
     folder: Path,
     storage: str | None = None,
     old: Iterable[record.TrialRecord] = (),
+    networks: Sequence[Network] = (),
     write_job: Callable[[Path], None] | None = None,
 ) -> OpenStudy:
     """Make the study, or check that it is the same one and go on with it.
@@ -91,6 +105,7 @@ def open_study(
         folder: of the study; made where it is missing.
         storage: a SQLAlchemy address; `study.db` in the folder by default.
         old: trials of another study; the best of them are tried first in a new one (a fork).
+        networks: what the networks of the space cost, where that was counted.
         write_job: writes into the folder what the training process needs; `automed.job` does by default.
 
     Raises:
@@ -110,6 +125,8 @@ def open_study(
             _check(opened, lines)
             if not opened.study.user_attrs.get(pins.READY):
                 _make(opened, lines, old)
+            if networks and not opened.study.user_attrs.get(pins.NETWORKS):
+                opened.study.set_user_attr(pins.NETWORKS, msgspec.to_builtins(networks))
             _tell_others(opened, places)
             write_folder(opened)
             (write_job or job_writer(experiment, manifest, folds))(folder)

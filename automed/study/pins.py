@@ -2,8 +2,9 @@
 
 User attributes of the study, beside those of `ledger.py`: `pins` and `versions` are written once and never
 changed; `experiment` is the text of the file, `study` its first section with what the command line changed
-in it (so it knows the wished total), `places` where the images are; `ready` comes last. `logged_as` tells the
-study from others of its name, where it is told to loggers.
+in it (so it knows the wished total), `places` where the images are; `ready` comes last. `logged_as` tells
+the study from others of its name, where it is told to loggers. `networks` are what the networks of the
+space cost by counting, and `network NAME SIZE CHANNELS` what one costs that was measured.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from automed.data.manifest import Manifest
 from automed.errors import Fault, StudyError
 from automed.study.experiment import Experiment
 
+NETWORKS, NETWORK = "networks", "network"
 PINS, VERSIONS, FILE, SECTION, PLACES, READY = (
     "pins", "versions", "experiment", "study", "places", "ready",
 )  # fmt: skip
@@ -43,6 +45,7 @@ def pin_lines(experiment: Experiment, manifest: Manifest, folds: Folds) -> list[
     held_out = f"{len(manifest.test)} held out as {_part(manifest)}"
     return [
         f"study.metric: {study.metric}",
+        *experiment.objective.lines(),
         f"study.folds: {folds.count}",
         f"study.seed: {study.seed}",
         f"data.classes: {', '.join(manifest.classes)}",

@@ -19,10 +19,12 @@ from typing import IO
 import msgspec
 
 import automed
-from automed.data.cache import cache_folder
+from automed.data.cache import cache_folder, replacing
 from automed.errors import AutomedError, Fault, SpaceError
+from automed.result import Network
 from automed.settings import Scalar
 from automed.space.sample import SearchSpace, combinations
+from automed.study.cost import aware
 from automed.study.experiment import Experiment
 from automed.study.process import Child, Note, ending
 from automed.study.work import TRAIN
@@ -46,7 +48,7 @@ def preflight(
     log: IO[str],
     on_network: Callable[[int, int], None] | None = None,
     child: Sequence[str] = TRAIN,
-) -> None:
+) -> list[Network]:
     """Refuse a space that holds a network which cannot be built, or whose weights are missing.
 
     Args:
@@ -56,24 +58,24 @@ def preflight(
         on_network: hears of (networks tried, networks in all).
         child: the command that trains.
 
+    Returns:
+        What each network costs, where the study wants to know (`wants_costs`).
+
     Raises:
         SpaceError: with every network that can never work, and why.
     """
-    from automed.config import TrialConfig
-    from automed.settings import inspect_settings
-
-    settings = inspect_settings(TrialConfig)
-    defaults = {name: default for name in _PARTS if (default := settings[name].default) is not None}
-    wanted = networks(experiment.space, defaults)
-    memory = _memory(wanted, classes, experiment.weights.path)
-    if memory is not None and memory.exists():
-        return
+    wanted = networks(experiment.space, _defaults())
+    count = wants_costs(experiment)
+    memory = _memory(wanted, classes, experiment.weights.path, count=count)
+    if memory is not None and (known := _remembered(memory)) is not None:
+        return known
+    found: list[Network] = []
     inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
     process = Child(child, inbox, log)
     faults: list[Fault] = []
     try:
         process.tell(
-            do="check", classes=classes, weights=experiment.weights.path, networks=wanted,
+            do="check", classes=classes, weights=experiment.weights.path, networks=wanted, count=count,
         )  # fmt: skip
         while True:
             note = inbox.get()
@@ -82,6 +84,7 @@ def preflight(
             event = note.event
             if event["event"] == "network":
                 faults += [Fault(text, file=str(experiment.file)) for text in event["faults"]]
+                found += [msgspec.convert(event["costs"], Network)] if event.get("costs") else []
                 if on_network is not None:
                     on_network(event["tried"], len(wanted))
             elif event["event"] == "fault":
@@ -93,11 +96,34 @@ def preflight(
     if faults:
         raise SpaceError(tuple(dict.fromkeys(faults)), str(experiment.file))
     if memory is not None:
-        with contextlib.suppress(OSError):
-            memory.touch()
+        with contextlib.suppress(OSError), replacing(memory) as stream:
+            stream.write(msgspec.json.encode(found))
+    return found
 
 
-def _memory(wanted: Sequence[tuple[Scalar, ...]], classes: int, weights: str | None) -> Path | None:
+def _defaults() -> dict[str, Scalar]:
+    from automed.config import TrialConfig
+    from automed.settings import inspect_settings
+
+    settings = inspect_settings(TrialConfig)
+    return {name: default for name in _PARTS if (default := settings[name].default) is not None}
+
+
+def wants_costs(experiment: Experiment) -> bool:
+    """Whether the costs of networks are to be counted before the first trial."""
+    return aware(experiment.study)
+
+
+def _remembered(memory: Path) -> list[Network] | None:
+    try:
+        return msgspec.json.decode(memory.read_bytes(), type=list[Network])
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _memory(
+    wanted: Sequence[tuple[Scalar, ...]], classes: int, weights: str | None, *, count: bool
+) -> Path | None:  # fmt: skip
     """The file that is there once these networks were tried well; None where that would not hold for long.
 
     Its name depends on all that the outcome does: the networks, the weight files, and the code that reads
@@ -107,13 +133,14 @@ def _memory(wanted: Sequence[tuple[Scalar, ...]], classes: int, weights: str | N
     folder = weights or os.environ.get("AUTOMED_WEIGHTS")
     if pretrained and not folder:
         return None
-    files = [*Path(automed.__file__).parent.glob("models/*.py")]
+    here = Path(automed.__file__).parent
+    files = [*here.glob("models/*.py"), *([here / "measure.py"] if count else [])]
     if pretrained:
         files += Path(str(folder)).expanduser().glob("*")
     try:
         stamps = [(str(file), *_stamp(file)) for file in sorted(files)]
         installed = [metadata.version(name) for name in _LIBRARIES]
-        key = [wanted, classes, stamps, installed, automed.__version__, platform.python_version()]
+        key = [wanted, classes, count, stamps, installed, automed.__version__, platform.python_version()]
         name = hashlib.sha256(msgspec.json.encode(key)).hexdigest()
         return cache_folder("networks") / name
     except (OSError, metadata.PackageNotFoundError):

@@ -16,6 +16,7 @@ User attributes of a trial (so that optuna-dashboard shows them):
     waiting      what the next epoch waits for, such as `frozen stages, 512 of 2,870`; empty afterwards
     same_as      the number of the trial that was trained with the same configuration: this one was not
     source       of an enqueued trial: `start_from 1`, `fork 2`
+    costs        of its network, where `objective.subject_to` bounds any
 
 A trial that died is tried again as a new Optuna trial. Here both are one, and trials are numbered from 0
 without gaps: the number of its folder and of its random state is the same whether others died or not.
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 
 LEASE, CONFIG, RESULT, SOURCE = "lease", "config", "result", "source"
 ORIGIN, REACHED, RETRIES, LOSSES = "origin", "reached", "retries", "losses"
-BEGUN, MICRO_BATCH, WAITING = "begun", "micro_batch", "waiting"
+BEGUN, MICRO_BATCH, WAITING, COSTS = "begun", "micro_batch", "waiting", "costs"
+INFEASIBLE = "infeasible"
+"""The fault of a trial that was not trained, since its network breaks a bound."""
 # As in automed.kfold_pruner, which is imported by workers only.
 SHAPE, FOLD_SCORES, SAME_AS, SETTLED = "shape", "fold_scores", "same_as", "settled"
 
@@ -64,8 +67,8 @@ class Lease(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a trial ended. `seconds` are of training; `peak_memory` is in bytes.
 
-    `fault` is the kind of what went wrong: memory, diverged, broken or died; `reason` tells it in one line,
-    or why the trial was not trained to its end, or not at all.
+    `fault` is the kind of what went wrong: memory, diverged, broken or died, or infeasible; `reason` tells it
+    in one line, or why the trial was not trained to its end, or not at all.
     """
 
     scores: dict[str, float] = {}
@@ -102,6 +105,7 @@ class TrialRecord:
     start: datetime | None
     finish: datetime | None
     waiting: str = ""
+    costs: dict[str, float] = field(default_factory=dict)
 
     @property
     def worker(self) -> str:
@@ -153,7 +157,12 @@ class TrialRecord:
     @property
     def untrainable(self) -> bool:
         """Whether it ended without a verdict on its merit: out of memory, diverged, broken."""
-        return self.state == "pruned" and bool(self.result.fault)
+        return self.state == "pruned" and bool(self.result.fault) and not self.infeasible
+
+    @property
+    def infeasible(self) -> bool:
+        """Whether it was not trained since its network breaks a bound."""
+        return self.result.fault == INFEASIBLE
 
     @property
     def folder(self) -> str:
@@ -305,6 +314,7 @@ def _record(number: int, tried: Sequence[FrozenTrial]) -> TrialRecord:
         source=str(last.user_attrs.get(SOURCE, "")),
         waiting=str(last.user_attrs.get(WAITING, "")) if state == "running" else "",
         same_as=last.user_attrs.get(SAME_AS),
+        costs=dict(last.user_attrs.get(COSTS, {})),
         attempts=len(tried),
         start=last.datetime_start,
         finish=last.datetime_complete,

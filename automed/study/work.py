@@ -25,6 +25,8 @@ from automed.errors import AutomedError
 from automed.job import CHECKPOINT
 from automed.study import record
 from automed.study.attempt import Attempt
+from automed.study.budget import Budget
+from automed.study.deadline import Alarm
 from automed.study.ledger import Claim, LeaseKeeper, Ledger
 from automed.study.limits import Limits
 from automed.study.patience import Patience
@@ -75,8 +77,11 @@ class Worker:
         child: Child | None = None,
     ) -> None:  # fmt: skip
         self._opened, self._trials, self._limits = opened, trials, limits or Limits()
-        self._ledger = Ledger(opened.study, opened.storage, opened.lock, name, patience=patience)
-        self._trainer = Trainer(command, inbox, log, child)
+        self._ledger = Ledger(
+            opened.study, opened.storage, opened.lock, name, patience=patience,
+            budget=Budget.of(opened.experiment.study),
+        )  # fmt: skip
+        self._trainer, self._alarm = Trainer(command, inbox, log, child), Alarm(inbox)
         self._stillborn = 0
 
     def run(self) -> None:
@@ -96,10 +101,12 @@ class Worker:
         except Quit:
             return
         finally:
+            self._alarm.clear()
             self._trainer.end()
 
     def _attempt(self, claim: Claim) -> None:
         assert claim.trial is not None
+        self._alarm.set(claim.left)
         lost = Note("lost", sender=claim.trial.number)
         attempt = Attempt(
             claim, opened=self._opened, ledger=self._ledger, trainer=self._trainer, limits=self._limits

@@ -12,6 +12,7 @@ from automed.results.interval import Interval
 from automed.results.show import honest_lines, live_view, print_verdict, told
 from automed.results.verdict import Scored, Verdict
 from automed.screen import make_console, span
+from automed.study.budget import Forecast
 from automed.study.launch import Snapshot
 from automed.study.record import Lease, Result, TrialRecord
 
@@ -25,7 +26,8 @@ RUNNING = TrialRecord(
 BEST = dataclasses.replace(RUNNING, number=2, state="complete", score=0.875)
 SNAPSHOT = Snapshot(
     total=12, complete=4, pruned=1, untrainable=1, failed=1, running=(RUNNING,), best=BEST,
-    elapsed=600, seconds_left=5400, stopping=False,
+    elapsed=600, forecast=Forecast(5400, 4800, 6300, 12), stopping=False, progress="5 of 12 trials",
+    share=5 / 12,
 )  # fmt: skip
 
 
@@ -48,6 +50,7 @@ def test_the_live_view_tells_counts_best_workers_and_what_is_left(width: int) ->
         "1/2",
         "0.6125",
         "1 h 30",
+        "(80 min to 1 h 45 min)",
     ):
         assert words in text, text
 
@@ -63,7 +66,7 @@ def test_it_says_that_it_is_stopping() -> None:
 
 def test_before_the_first_report_there_are_no_numbers() -> None:
     begun = dataclasses.replace(RUNNING, curve=(), epochs=0, folds=0)
-    text = drawn(dataclasses.replace(SNAPSHOT, running=(begun,), best=None, seconds_left=None))
+    text = drawn(dataclasses.replace(SNAPSHOT, running=(begun,), best=None, forecast=None))
     assert "best so far" not in text
     assert "left" not in text
 

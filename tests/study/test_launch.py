@@ -15,7 +15,7 @@ import pytest
 from automed.errors import AutomedError
 from automed.study import record
 from automed.study.crew import Ahead, LocalSite, started_ahead
-from automed.study.launch import Snapshot, launch, seconds_left, snapshot
+from automed.study.launch import Snapshot, launch, snapshot
 from automed.study.ledger import born, this_host
 from automed.study.limits import Limits
 from automed.study.machine import environment, room, visible_gpus
@@ -240,24 +240,6 @@ def test_cores_and_gpus_are_shared_out(monkeypatch) -> None:
     assert environment(0, 1, [])["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1"
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
     assert environment(0, 1, [])["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0", "the user asked for none"
-
-
-def ran(number: int, state: str, seconds: float, steps: int = 0) -> record.TrialRecord:
-    return record.TrialRecord(
-        number=number, state=state, params={}, config={}, score=None, fold_scores=(),
-        curve=tuple((*divmod(step, 4), 0.5) for step in range(steps)), epochs=4, folds=3,
-        result=record.Result(seconds=seconds), lease=None, source="", same_as=None, attempts=1, start=None,
-        finish=None,
-    )  # fmt: skip
-
-
-def test_the_time_left_follows_the_trials_that_are_done() -> None:
-    assert seconds_left([ran(0, "running", 0)], 9, 1) is None
-    done = [ran(0, "complete", 10), ran(1, "pruned", 2)]
-    assert seconds_left(done, 4, 1) == pytest.approx(12)
-    assert seconds_left(done, 4, 2) == pytest.approx(6)
-    assert seconds_left([*done, ran(2, "running", 0, steps=6)], 4, 1) == pytest.approx(9)
-    assert seconds_left(done, 2, 1) == 0
 
 
 def offspring() -> list[psutil.Process]:

@@ -79,3 +79,17 @@ def test_without_a_cache_that_can_be_written_networks_are_tried(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("AUTOMED_CACHE", str(tmp_path / "file"))
     assert [attempts(write_space()) for _ in range(2)] == [1, 2]
+
+
+def test_costs_are_counted_where_they_are_weighed_and_remembered(write_space, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("AUTOMED_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("AUTOMED_WEIGHTS", raising=False)
+    small = {"[alexnet_mini, vgg11, resnet18]": "small_cnn", "{model.name: resnet18, ": "{"}
+    aware = write_space(**small, **{"seed: 7": "seed: 7, cost: aware"})
+    with (tmp_path / "log").open("w+") as log:
+        found = preflight(aware, classes=2, log=log)
+        again = preflight(aware, classes=2, log=log, child=("false",))
+        assert preflight(write_space(**small), classes=2, log=log) == []
+    assert [(one.name, one.image_size, one.channels) for one in found] == [("small_cnn", 224, 3)]
+    assert again == found
+    assert found[0].operations > 1e6 and found[0].latency_ms is None
