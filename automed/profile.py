@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from automed.data.cache import asked_limit
 from automed.data.folds import make_folds
 from automed.errors import AutomedError
+from automed.preparing import data_path, read_images
 from automed.results.profile import print_profile
 from automed.screen import make_console
-from automed.searching import Wish, data_path, read_images
 from automed.study.experiment import find_space, read_experiment
 from automed.study.open import OpenStudy, open_study
 from automed.study.profile import Hear, profile_trials, worker_environment
@@ -45,7 +45,7 @@ def run_profile(
     asked_limit()
     with tempfile.TemporaryDirectory(prefix="automed-profile-") as name:
         here = Path(name)
-        manifest = read_images(experiment, data_path(experiment, Wish(data=data, studies=here)), console)
+        manifest = read_images(experiment, data_path(experiment, data, here), console)
         folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
         training, validation = folds.split(0)
         console.print(

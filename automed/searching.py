@@ -4,51 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from rich.console import Console
-from rich.live import Live
 
-from automed.auditing.brief import brief
 from automed.data.cache import asked_limit
-from automed.data.folds import Folds, make_folds
-from automed.data.manifest import Manifest, read_manifest
-from automed.errors import AutomedError, Interrupted, SpaceError
-from automed.job import open_job
+from automed.data.folds import make_folds
+from automed.errors import AutomedError
 from automed.loggers.choose import find_loggers
 from automed.loggers.journal import Journal, Maker, facts_of
-from automed.result import Network
+from automed.preparing import data_path, describe, prepare_pictures, read_images, vet
 from automed.results.bounds import bound_lines
 from automed.results.explain_gap import full_verdict
-from automed.results.show import live_view, print_signs, print_verdict, untrainable
+from automed.results.show import print_signs, print_verdict
 from automed.results.signs import Signs
 from automed.results.status import find_study
 from automed.results.verdict import Verdict
-from automed.screen import make_console, progress_bar, span
+from automed.results.watch import See, refuse_unfinished, say_why, watch
+from automed.screen import make_console, progress_bar
 from automed.settings import Scalar
 from automed.study import record
-from automed.study.budget import UNLIMITED, Budget, charge
+from automed.study.budget import Budget, charge
 from automed.study.cluster import choose_site
 from automed.study.crew import Orders, Site, started_ahead
 from automed.study.embedded import is_embedded, of_this_machine, served
-from automed.study.experiment import Experiment, find_space, read_experiment, shipped, with_study
+from automed.study.experiment import Experiment, find_space, read_experiment, with_study
 from automed.study.join import Guest, join_study, told_apart
-from automed.study.launch import Outcome, Snapshot, launch
+from automed.study.launch import Snapshot
 from automed.study.limits import Limits
 from automed.study.open import OpenStudy, find_database, open_study, reopen_study
 from automed.study.patience import Patience
-from automed.study.preflight import preflight, wants_costs
-
-See = Callable[[Snapshot], None]
-_QUIET_EVERY = 30.0  # seconds between two lines where there is no screen to draw on
+from automed.study.preflight import wants_costs
 
 
 @dataclass(frozen=True)
@@ -128,11 +119,11 @@ def searched(
     makers = find_loggers(wish.log)
     asked_limit()  # a slip there is told before anything is made
     with started_ahead(site, wish.workers) as ready:
-        manifest = read_images(experiment, data_path(experiment, wish), console)
+        manifest = read_images(experiment, data_path(experiment, wish.data, wish.studies), console)
         folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
-        console.print(_describe(experiment, manifest, folds), soft_wrap=True)
+        console.print(describe(experiment, manifest, folds), soft_wrap=True)
         tried = (folder / "study.json").exists() and not wants_costs(experiment)
-        networks = _vet(experiment, manifest, wish, console, tried=tried)
+        networks = vet(experiment, manifest, wish.launcher, console, tried=tried)
         with served(wish.storage, folder, make=True) as storage:
             opened = open_study(
                 experiment, manifest, folds, folder=folder, storage=storage, old=old, networks=networks
@@ -140,11 +131,11 @@ def searched(
             tell = warn or partial(console.print, soft_wrap=True)
             with contextlib.closing(opened), _journal(opened, makers, wish, tell) as see:
                 budget = Budget.of(opened.experiment.study)
-                _prepare_pictures(opened, budget.trials, wish, console)
+                prepare_pictures(opened, budget.trials, wish.launcher, wish.limits.storage_patience, console)
                 charge(opened, budget, time.monotonic() - wish.began)
-                outcome = _watch(opened, budget.trials, wish, ready, console, see)
-                _refuse_unfinished(outcome, opened)
-                _say_why(outcome.snapshot, console)
+                outcome = watch(opened, budget.trials, wish.workers, wish.limits, ready, console, see)
+                refuse_unfinished(outcome, opened)
+                say_why(outcome.snapshot, console)
                 yield opened, outcome.snapshot
 
 
@@ -196,7 +187,7 @@ def run_worker(visit: Visit, console: Console | None = None) -> None:
         with progress_bar(console, "reading pictures") as advance:
             opened = join_study(
                 visit.study, storage=storage, guest=visit.guest, progress=advance,
-                vet=lambda experiment, manifest: _vet(experiment, manifest, visit, console),
+                vet=lambda experiment, manifest: vet(experiment, manifest, visit.launcher, console),
             )  # fmt: skip
         with contextlib.closing(opened):
             _help(opened, visit, ready, console)
@@ -207,10 +198,10 @@ def _help(opened: OpenStudy, visit: Visit, site: Callable[[Orders], Site], conso
     console.print(f"joined '{opened.name}' for its {trials} trials, in {opened.folder}", soft_wrap=True)
     for line in told_apart(opened):
         console.print(line, soft_wrap=True)
-    _prepare_pictures(opened, trials, visit, console)
+    prepare_pictures(opened, trials, visit.launcher, visit.limits.storage_patience, console)
     host = socket.gethostname().partition(".")[0]
-    outcome = _watch(opened, trials, visit, site, console, lambda shown: None, label=host)  # noqa: ARG005
-    _refuse_unfinished(outcome, opened)
+    outcome = watch(opened, trials, visit.workers, visit.limits, site, console, label=host)
+    refuse_unfinished(outcome, opened)
     shown = outcome.snapshot
     console.print(
         f"'{opened.name}' has {shown.complete} complete and {shown.pruned} pruned trials; its search judges "
@@ -240,156 +231,3 @@ def _experiment(wish: Wish) -> tuple[Experiment, list[record.TrialRecord]]:
         contextlib.closing(reopen_study(begun, storage=storage)) as old,
     ):
         return fork, record.records(old.study)
-
-
-def data_path(experiment: Experiment, wish: Wish) -> Path:
-    """Where the images are; the default space's are drawn into the study's folder.
-
-    Raises:
-        SpaceError: nobody named any.
-    """
-    if wish.data is not None:
-        return wish.data
-    if experiment.data.path is not None:
-        return Path(experiment.data.path)
-    if experiment.file == shipped("phantom"):
-        from automed.data.phantom import draw_phantom
-
-        drawn = wish.studies / experiment.study.name / "images"
-        return drawn if drawn.exists() else draw_phantom(drawn)
-    raise SpaceError(f"{experiment.file} names no images: give them with --data, or as data.path")
-
-
-def read_images(experiment: Experiment, path: Path, console: Console) -> Manifest:
-    """The images as the file wants them, under a bar."""
-    with progress_bar(console, "reading pictures") as advance:
-        study = experiment.study
-        return read_manifest(experiment.data, path, progress=advance, folds=study.folds, seed=study.seed)
-
-
-def _describe(experiment: Experiment, manifest: Manifest, folds: Folds) -> str:
-    test = f", {len(manifest.test):,} held out ({manifest.held_out_as})" if len(manifest.test) else ""
-    lines = [
-        f"{len(manifest.search):,} pictures to search in {len(manifest.classes)} classes{test}; "
-        f"{folds.count} folds, {len(experiment.space.searched)} knobs"
-    ]
-    counts = np.bincount(manifest.labels[manifest.search], minlength=len(manifest.classes))
-    lines.append(", ".join(f"{name} {count:,}" for name, count in zip(manifest.classes, counts, strict=True)))
-    splits = Counter(manifest.items[row].split for row in manifest.search)
-    if len(splits) > 1:
-        lines.append("searched together: " + ", ".join(f"{name} {n:,}" for name, n in sorted(splits.items())))
-    if found := brief(manifest):
-        lines += [*found, f"more with: automed audit {manifest.source}"]
-    if manifest.skipped:
-        lines.append(f"left out, since they cannot be read ({len(manifest.skipped)}):")
-        lines += [f"  {one}" for one in manifest.skipped]
-    if experiment.data.group in ("none", "look_alikes"):
-        told = f"data.group is {experiment.data.group}"
-        lines.append(f"{told}: pictures of one patient may stand on both sides of a fold")
-    return "\n".join(lines)
-
-
-def _vet(
-    experiment: Experiment, manifest: Manifest, asked: Wish | Visit, console: Console, *, tried: bool = False
-) -> list[Network]:
-    """Refuse what could never be trained here; networks only where they were not `tried` before.
-
-    What networks cost is returned, where the study wants to know.
-    """
-    if asked.launcher == "local":  # elsewhere, each worker's machine has a cache of its own
-        from automed.study.pictures import refuse_crowded
-
-        refuse_crowded(experiment.space, manifest)
-    if tried:
-        return []
-    with tempfile.TemporaryFile("w+") as log, progress_bar(console, "trying networks") as advance:
-        return preflight(experiment, classes=len(manifest.classes), log=log, on_network=advance)
-
-
-def _prepare_pictures(opened: OpenStudy, trials: int, wish: Wish | Visit, console: Console) -> None:
-    """Make at once what the trials to come would make one by one, decoding every picture for each."""
-    left = trials - Patience(wish.limits.storage_patience)(lambda: record.counts(opened.study)).done
-    if left <= 0 or wish.launcher != "local":  # elsewhere, each worker's machine has a cache of its own
-        return
-    from automed.study.pictures import take_stock
-
-    manifest, _, _ = open_job(opened.folder)
-    stock = take_stock(opened.experiment.space, manifest, left)
-    console.print(stock.line(), soft_wrap=True)
-    with progress_bar(console, "preparing pictures") as advance:
-        stock.prepare(advance)
-
-
-def _watch(
-    opened: OpenStudy, trials: int, wish: Wish | Visit, site: Callable[[Orders], Site], console: Console,
-    see: See, label: str = "",
-) -> Outcome:  # fmt: skip
-    """Run the workers under a live view, or with a line now and then where there is no terminal."""
-
-    def run(draw: See) -> Outcome:
-        def on_tick(shown: Snapshot) -> None:
-            draw(shown)
-            see(shown)
-
-        return launch(
-            opened, trials=trials, workers=wish.workers, limits=wish.limits, label=label, site=site,
-            on_tick=on_tick,
-        )  # fmt: skip
-
-    if not console.is_terminal:
-        return run(_Lines(console).tick)
-    with Live(console=console, refresh_per_second=4) as live:
-        return run(lambda shown: live.update(live_view(opened.name, shown)))
-
-
-class _Lines:
-    """The search as lines in a log: one when a trial ends, and one every half minute."""
-
-    def __init__(self, console: Console) -> None:
-        self._console, self._done, self._told = console, -1, 0.0
-        self._away = ""
-
-    def tick(self, shown: Snapshot) -> None:
-        if bool(shown.away) != bool(self._away):
-            words = f"is away, and waited for: {shown.away}" if shown.away else "is back"
-            self._console.print(f"the database {words}", soft_wrap=True)
-        self._away = shown.away
-        if shown.done == self._done and shown.elapsed - self._told < _QUIET_EVERY:
-            return
-        self._done, self._told = shown.done, shown.elapsed
-        pruned = f"{shown.pruned} pruned{untrainable(shown.untrainable)}"
-        best = "" if shown.best is None else f"; best {shown.best.score:.4f} (trial {shown.best.number})"
-        left = "" if shown.forecast is None or shown.over else f"; {shown.forecast.words()}"
-        left += f"; {shown.hopes}" if shown.hopes else ""
-        at = ", ".join(
-            f"trial {one.number} " + (one.waiting or f"fold {one.fold + 1} epoch {one.epoch}")
-            for one in shown.running
-        )  # fmt: skip
-        self._console.print(
-            f"{span(shown.elapsed)}: {shown.progress}, {pruned}{best}"
-            f"{left}" + (f"; running: {at}" if at else ""), soft_wrap=True,
-        )  # fmt: skip
-
-
-def _say_why(shown: Snapshot, console: Console) -> None:
-    """Why a search ended before its last trial, and how long judging the winner will take."""
-    if not shown.over:
-        return
-    rest = ""
-    if shown.best is not None and shown.best.folds > 1:
-        seconds = shown.best.seconds / (shown.best.folds - 1)  # one fold, and the part that it left out
-        rest = f"; training the winner on all searched pictures takes about {span(seconds)}"
-    console.print(f"the search is over: {shown.over}{rest}", soft_wrap=True)
-
-
-def _refuse_unfinished(outcome: Outcome, opened: OpenStudy) -> None:
-    if outcome.halted:
-        raise AutomedError(f"the search was stopped: {outcome.halted}; logs are in {opened.folder / 'logs'}")
-    if outcome.interrupted:
-        shown = outcome.snapshot
-        left = (
-            f"{shown.progress} done"
-            if shown.total == UNLIMITED
-            else f"{shown.total - shown.done} trials to go"
-        )
-        raise Interrupted(f"stopped with {left}; the same command goes on from here")
