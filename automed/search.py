@@ -21,6 +21,7 @@ from automed.data.manifest import Manifest, read_manifest
 from automed.errors import AutomedError, Interrupted, SpaceError
 from automed.job import open_job
 from automed.results.explain import full_verdict
+from automed.results.finalists import crown
 from automed.results.show import live_view, print_signs, print_verdict, untrainable
 from automed.results.signs import Signs
 from automed.results.status import find_study
@@ -105,14 +106,14 @@ def _run(opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console:
     _prepare_pictures(opened, trials, wish, console)
     outcome = _watch(opened, trials, wish, site, console)
     _refuse_unfinished(outcome, opened)
-    winner = outcome.snapshot.best
+    winner = crown(opened, console)
     if winner is None:
         raise AutomedError(
             f"no trial ran to its end, so there is no winner; see why with: automed status {opened.name}"
         )
     verdict = full_verdict(opened, winner, console)
     print_verdict(verdict, console)
-    print_signs(Signs(opened, record.records(opened.study)).lines(), console)
+    print_signs(Signs(opened, record.records(opened.study)).lines(winner), console)
     console.print(
         f"All of it stands in {opened.folder}; see it with: automed dashboard {opened.name}", soft_wrap=True
     )

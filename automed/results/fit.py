@@ -26,10 +26,10 @@ from automed.results.refit import WEIGHTS, OnEpoch, refold, trial_folder
 from automed.results.status import find_study
 from automed.results.verdict import Verdict, held_out_parts
 from automed.screen import make_console, progress_bar
-from automed.study import record
 from automed.study.embedded import served
 from automed.study.open import OpenStudy, reopen_study
 from automed.study.record import TrialRecord
+from automed.study.winner import winner_of
 from automed.study.work import TRAIN
 
 
@@ -57,7 +57,7 @@ def run_fit(
     out = out or folder / ("model-folds" if folds else "model")
     refuse_occupied(out)
     with served(storage, folder) as url, contextlib.closing(reopen_study(folder, storage=url)) as opened:
-        winner = record.best(opened.study)
+        winner = winner_of(opened)
         if winner is None:
             raise StudyError(f"'{opened.name}' has no complete trial yet, so there is nothing to fit")
         fitted = fit(opened, winner, out, folds=folds, coverage=coverage, console=console)

@@ -42,7 +42,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from automed.results.interval import Interval, draw_groups, score_interval
+from automed.results.interval import Interval, draw_groups, network_variance, score_interval
 from automed.results.predictions import Predictions
 from automed.results.weighted import Weighted
 
@@ -69,7 +69,8 @@ class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
 class Honest(msgspec.Struct, frozen=True, kw_only=True):
     """The winner's score, corrected for having been chosen.
 
-    `naive` is the trial's own score; `corrected` that without the luck of the choice. `first` is about the
+    `naive` is the trial's own score; `corrected` that without the luck of the choice. Of a winner among
+    finalists, `fresh` is its score on the fresh folds, and `leader` the best score of any trial. `first` is about the
     earliest complete trial, `second` about the second best; None where the winner is that, or alone. `trials`
     are complete and of different configurations; `missing` ones have no predictions on this machine, so
     that the choice among them is not corrected for.
@@ -88,6 +89,8 @@ class Honest(msgspec.Struct, frozen=True, kw_only=True):
     pictures: int
     replicates: int
     seed: int
+    fresh: float | None = None
+    leader: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,11 +121,15 @@ class Resampled:
 
     def corrected(self, metric: str) -> Interval:
         """The winner's score less the optimism of the choice."""
-        optimism = _mean(self.winner_outside - self.outside)
-        score = float(self.scores[self.winner]) - max(optimism, 0.0)
+        score = float(self.scores[self.winner]) - self.optimism
         spread = self.outside[np.isfinite(self.outside)]
         variance = float(spread.var()) * self.left_out / (1 - self.left_out) if len(spread) else 0.0
         return score_interval(score, variance, self.stratum, metric)
+
+    @property
+    def optimism(self) -> float:
+        """By how much the best score owes its place to the pictures that there are."""
+        return max(_mean(self.winner_outside - self.outside), 0.0)
 
     def odds(self, other: int) -> Odds:
         """Whether the winner is truly better than the trial at place `other`."""
@@ -178,7 +185,7 @@ def resample(
 
 def judge_choice(
     found: Predictions, metric: str, winner: int, *,
-    pruned: int, held_out: Sequence[HeldOut], seed: int,
+    pruned: int, held_out: Sequence[HeldOut], seed: int, again: Predictions | None = None,
 ) -> Honest:  # fmt: skip
     """Correct the winner's score for having been chosen.
 
@@ -189,29 +196,58 @@ def judge_choice(
         pruned: how many trials were stopped early.
         held_out: the winner's scores where nothing was searched.
         seed: of the draws.
+        again: what the finalists said on fresh folds, the winner among them.
 
     Raises:
         ValueError: the winner's predictions are not among `found`.
     """
     replicates = _replicates(found, metric)
-    again = resample(found, metric, winner=winner, replicates=replicates, seed=seed)
-    order = np.argsort(-again.scores, kind="stable")
-    runner_up = next((int(one) for one in order if one != again.winner), None)
+    choice = resample(found, metric, winner=winner, replicates=replicates, seed=seed)
+    order = np.argsort(-choice.scores, kind="stable")
+    runner_up = next((int(one) for one in order if one != choice.winner), None)
+    corrected, fresh = choice.corrected(metric), None
+    if again is not None:
+        leading = resample(found, metric, replicates=replicates, seed=seed)
+        corrected, fresh = corrected_on_fresh(again, winner, leading.optimism, metric, seed)
     return Honest(
         metric=metric,
-        naive=float(again.scores[again.winner]),
-        corrected=again.corrected(metric),
+        naive=float(choice.scores[choice.winner]),
+        corrected=corrected,
         held_out=list(held_out),
-        first=again.odds(0) if again.winner else None,
-        second=None if runner_up is None else again.odds(runner_up),
-        trials=len(again.trials),
+        first=choice.odds(0) if choice.winner else None,
+        second=None if runner_up is None else choice.odds(runner_up),
+        trials=len(choice.trials),
         pruned=pruned,
         missing=found.missing,
-        groups=len(again.stratum),
+        fresh=fresh,
+        leader=None if fresh is None else float(np.nanmax(choice.scores)),
+        groups=len(choice.stratum),
         pictures=len(found.labels),
         replicates=replicates,
         seed=seed,
     )
+
+
+def corrected_on_fresh(
+    again: Predictions, winner: int, optimism: float, metric: str, seed: int
+) -> tuple[Interval, float]:
+    """The winner's score on fresh folds less the luck of the pictures, and that score itself.
+
+    Args:
+        again: what the finalists said on the fresh folds.
+        winner: a trial's number.
+        optimism: of the best of all trials (`Resampled.optimism`).
+        metric: the study's.
+        seed: of the draws.
+    """
+    alone = _only(again, np.flatnonzero(again.trials == winner))
+    weighted = Weighted(alone, metric)
+    told = weighted.fold_scores(np.ones((1, weighted.groups)))[0, 0]
+    rng = np.random.default_rng([seed, 3])
+    drawn = weighted.fold_scores(draw_groups(weighted.stratum, _REPLICATES[0], rng, fewer=1))[:, 0]
+    variance = float(np.nanvar(np.nanmean(drawn, axis=1))) + network_variance(told, drawn)
+    fresh = float(np.nanmean(told))
+    return score_interval(fresh - optimism, variance, weighted.stratum, metric), fresh
 
 
 def judge_held_out(

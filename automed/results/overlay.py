@@ -25,6 +25,7 @@ from automed.results.status import headline
 from automed.study import record
 from automed.study.open import OpenStudy
 from automed.study.record import TrialRecord
+from automed.study.winner import winner_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -44,7 +45,7 @@ class Overlay:
     def __init__(self, inner: WSGIApplication, opened: OpenStudy, *, allow_edit: bool) -> None:
         self._inner, self._opened, self._allow_edit = inner, opened, allow_edit
         self._path = f"/api/studies/{opened.study._study_id}"
-        self._told: tuple[int, str, list[Figure]] = (-1, "", [])
+        self._told: tuple[object, str, list[Figure]] = (None, "", [])
 
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -67,9 +68,10 @@ class Overlay:
         for one in told["trials"]:
             if not one["note"]["body"] and one["number"] in numbers:
                 one["note"]["body"] = trial_note(records[numbers[one["number"]]], metric)
-        done = sum(one.state in ("complete", "pruned") for one in records)
-        if done != self._told[0]:
-            self._told = done, study_note(self._opened, records), _plots(records, metric)
+        best = winner_of(self._opened, records)
+        now = sum(one.state in ("complete", "pruned") for one in records), best
+        if now != self._told[0]:
+            self._told = now, study_note(self._opened, records, best), _plots(records, metric)
         if not told["note"]["body"]:
             told["note"]["body"] = self._told[1]
         told["objective_names"] = told.get("objective_names") or [metric]
@@ -97,14 +99,14 @@ def trial_note(trial: TrialRecord, metric: str) -> str:
     return "\n".join([*lines, *grid(("setting", "value"), [list(pair) for pair in told(trial.config)])])
 
 
-def study_note(opened: OpenStudy, trials: Sequence[TrialRecord]) -> str:
+def study_note(opened: OpenStudy, trials: Sequence[TrialRecord], best: TrialRecord | None) -> str:
     """The study as markdown: how far it is, what the winner scores, what mattered, what stands out."""
     lines = [f"**{headline(opened.name, trials)}**", ""]
-    verdict = standing_verdict(opened.folder, record.best_of(trials))
+    verdict = standing_verdict(opened.folder, best)
     if verdict is not None:
         lines += [*(f"- {line}" for line in verdict_lines(verdict)), ""]
     try:
-        signs = Signs(opened, trials).lines()
+        signs = Signs(opened, trials).lines(best)
     except AutomedError:
         signs = []
     found = [sentence(one) for one in contrasts(trials, opened.experiment.space) if one.stands]

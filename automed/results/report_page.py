@@ -27,7 +27,7 @@ from automed.results.mattered import Contrast, Mattered, better_first, sentence
 from automed.results.methods import methods
 from automed.results.mistakes import wall_of_mistakes, wall_of_suspects
 from automed.results.reported import Reported, Winner
-from automed.results.show import verdict_lines
+from automed.results.show import finals_lines, verdict_lines
 from automed.screen import span
 from automed.sizes import size_text
 from automed.space.knob import word
@@ -44,7 +44,7 @@ def report_page(of: Reported) -> Page:
     winner = of.winner
     with decoding():
         sections = [
-            _answer(of), *_stands_out(of), _searched(of), *_course(of), *_mattered(of.mattered),
+            _answer(of), *_stands_out(of), _searched(of), *_course(of), *_finalists(of), *_mattered(of.mattered),
             *([] if winner is None else _of_winner(of, winner)), *_labels(of), *_certificate(of), _cost(of),
             _again(of), Section("methods", "Methods, for a paper", paragraphs=methods(of)),
         ]  # fmt: skip
@@ -128,6 +128,32 @@ def _knobs(one: TrialRecord) -> str:
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {word(value)}"
         for name, value in one.params.items() if name != "model.name"
     )  # fmt: skip
+
+
+def _finalists(of: Reported) -> list[Section]:
+    finals = None if of.winner is None else of.winner.verdict.finals
+    if finals is None or of.winner is None:
+        return []
+    networks = {one.number: str(one.config.get("model.name", "")) for one in of.trials}
+    rows: list[list[Cell]] = []
+    for one in finals.finalists:
+        told: list[Cell] = [str(one.trial), networks[one.trial], f"{one.score:.4f}"]
+        if not one.fresh:
+            rows.append([*told, "", "", "", "", "could not be trained again"])
+            continue
+        behind = "" if one.trial == finals.best else f"{one.behind:.4f} ± {one.error:.4f}"
+        won: Cell = Badge("won", "good") if one.trial == finals.winner else "within" if one.near else ""
+        rows.append(
+            [*told, f"{one.again:.4f}", f"{one.luck:+.4f}", behind, f"{one.learnt:,} of {one.parameters:,}", won]
+        )
+    head = ("trial", "network", "first score", "on fresh folds", "too good by", "behind the best", "learnt", "")
+    caption = (
+        "All on the same folds of the same groups, dealt anew, under another seed. The simplest within one "
+        "standard error of the best won: by learnt weights, all weights, side of the pictures, score"
+    )
+    table = Table(head, rows, caption, frozenset({0, 2, 3, 4, 5, 6}))
+    lines = finals_lines(finals, of.winner.verdict.metric)
+    return [Section("finalists", "Which one won", paragraphs=lines, parts=[table])]
 
 
 def _mattered(of: Mattered) -> list[Section]:

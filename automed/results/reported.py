@@ -32,6 +32,7 @@ from automed.study.experiment import Experiment
 from automed.study.open import OpenStudy
 from automed.study.pins import VERSIONS, pin_lines
 from automed.study.record import TrialRecord
+from automed.study.winner import winner_of
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -85,7 +86,7 @@ def gather(opened: OpenStudy) -> Reported:
     """
     manifest, folds, _ = open_job(opened.folder)
     trials = record.records(opened.study)
-    best = record.best_of(trials)
+    best = winner_of(opened, trials)
     winner, missing = _winner(opened, manifest, best)
     number = None if winner is None else winner.verdict.trial
     try:
@@ -98,7 +99,7 @@ def gather(opened: OpenStudy) -> Reported:
         outcomes=outcomes_of(trials), mattered=what_mattered(trials, opened.experiment.space),
         calibration=_kept(opened.folder / "winner" / "calibration.json", Calibration, number),
         certificate=_kept(opened.folder / "winner" / FILE, Certificate, number),
-        signs=Signs(opened, trials).lines(), warnings=brief(manifest),
+        signs=Signs(opened, trials).lines(best), warnings=brief(manifest),
         pins=pin_lines(opened.experiment, manifest, folds),
         versions={**opened.study.user_attrs.get(VERSIONS, {}), **installed()}, missing=missing, read=read,
     )  # fmt: skip

@@ -23,6 +23,7 @@ from automed.study import record
 from automed.study.embedded import served
 from automed.study.open import OpenStudy, reopen_study
 from automed.study.record import TrialRecord
+from automed.study.winner import winner_of
 
 
 def find_study(studies: Path, name: str | None) -> Path:
@@ -59,18 +60,19 @@ def show_status(
         contextlib.closing(reopen_study(folder, storage=url)) as opened,
     ):
         trials = record.records(opened.study)
+        best = winner_of(opened, trials)
     console = make_console()
     if trial is not None:
         print_trial(opened, trials, trial, console)
         return
-    verdict = standing_verdict(opened.folder, record.best_of(trials))
-    signs = Signs(opened, trials).lines()
+    verdict = standing_verdict(opened.folder, best)
+    signs = Signs(opened, trials).lines(best)
     if markdown:
         console.print(Text(page(opened, trials, verdict, signs)), soft_wrap=True)
         return
     total = opened.experiment.study.trials
     console.print(Text(f"{headline(opened.name, trials)}; {total} wished for"))
-    console.print(_table(trials))
+    console.print(_table(trials, best))
     if verdict is not None:
         print_verdict(verdict, console)
     print_signs(signs, console)
@@ -103,9 +105,8 @@ def _cells(one: TrialRecord) -> list[str]:
 _TITLES = ("trial", "state", "score", "folds", "ended at", "time", "network", "settings")
 
 
-def _table(trials: Sequence[TrialRecord]) -> Table:
+def _table(trials: Sequence[TrialRecord], best: TrialRecord | None) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    best = record.best_of(trials)
     for title in _TITLES[:-1]:
         right = title in ("trial", "score", "time")
         table.add_column(title, justify="right" if right else "left", no_wrap=title != "ended at")
