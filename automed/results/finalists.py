@@ -56,7 +56,8 @@ def announcement(chosen: Sequence[TrialRecord]) -> str:
     seconds = sum(one.seconds for one in chosen)
     return (
         f"scoring the best {len(chosen)} trials again, on fresh folds, one after another: about "
-        f"{span(seconds)} of training; what was trained is not trained again (study.finalists: 0 leaves it out)"
+        f"{span(seconds)} of training (study.finalists: 0 leaves it out); what was trained before is not "
+        "trained again"
     )
 
 

@@ -70,10 +70,10 @@ class Honest(msgspec.Struct, frozen=True, kw_only=True):
     """The winner's score, corrected for having been chosen.
 
     `naive` is the trial's own score; `corrected` that without the luck of the choice. Of a winner among
-    finalists, `fresh` is its score on the fresh folds, and `leader` the best score of any trial. `first` is about the
-    earliest complete trial, `second` about the second best; None where the winner is that, or alone. `trials`
-    are complete and of different configurations; `missing` ones have no predictions on this machine, so
-    that the choice among them is not corrected for.
+    finalists, `fresh` is its score on the fresh folds, and `leader` the best score of any trial. `first` is
+    about the earliest complete trial, `second` about the second best; None where the winner is that, or
+    alone. `trials` are complete and of different configurations; `missing` ones have no predictions on this
+    machine, so that the choice among them is not corrected for.
     """
 
     metric: str

@@ -27,7 +27,7 @@ from automed.results.mattered import Contrast, Mattered, better_first, sentence
 from automed.results.methods import methods
 from automed.results.mistakes import wall_of_mistakes, wall_of_suspects
 from automed.results.reported import Reported, Winner
-from automed.results.show import finals_lines, verdict_lines
+from automed.results.show import verdict_lines
 from automed.screen import span
 from automed.sizes import size_text
 from automed.space.knob import word
@@ -44,7 +44,8 @@ def report_page(of: Reported) -> Page:
     winner = of.winner
     with decoding():
         sections = [
-            _answer(of), *_stands_out(of), _searched(of), *_course(of), *_finalists(of), *_mattered(of.mattered),
+            _answer(of), *_stands_out(of), _searched(of), *_course(of), *_finalists(of),
+            *_mattered(of.mattered),
             *([] if winner is None else _of_winner(of, winner)), *_labels(of), *_certificate(of), _cost(of),
             _again(of), Section("methods", "Methods, for a paper", paragraphs=methods(of)),
         ]  # fmt: skip
@@ -144,16 +145,31 @@ def _finalists(of: Reported) -> list[Section]:
         behind = "" if one.trial == finals.best else f"{one.behind:.4f} ± {one.error:.4f}"
         won: Cell = Badge("won", "good") if one.trial == finals.winner else "within" if one.near else ""
         rows.append(
-            [*told, f"{one.again:.4f}", f"{one.luck:+.4f}", behind, f"{one.learnt:,} of {one.parameters:,}", won]
+            [
+                *told,
+                f"{one.again:.4f}",
+                f"{one.luck:+.4f}",
+                behind,
+                f"{one.learnt:,} of {one.parameters:,}",
+                won,
+            ]
         )
-    head = ("trial", "network", "first score", "on fresh folds", "too good by", "behind the best", "learnt", "")
+    head = (
+        "trial",
+        "network",
+        "first score",
+        "on fresh folds",
+        "too good by",
+        "behind the best",
+        "learnt",
+        "",
+    )
     caption = (
         "All on the same folds of the same groups, dealt anew, under another seed. The simplest within one "
         "standard error of the best won: by learnt weights, all weights, side of the pictures, score"
     )
     table = Table(head, rows, caption, frozenset({0, 2, 3, 4, 5, 6}))
-    lines = finals_lines(finals, of.winner.verdict.metric)
-    return [Section("finalists", "Which one won", paragraphs=lines, parts=[table])]
+    return [Section("finalists", "Which one won", parts=[table])]
 
 
 def _mattered(of: Mattered) -> list[Section]:

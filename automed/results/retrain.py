@@ -50,8 +50,9 @@ class Recipe:
 class Retrained:
     """Out-of-fold predictions: `probability` (n, classes) for rows `index` (n,), in the folds `fold` (n,).
 
-    `fold_scores` are of the study's metric, `weights` how many the network has and learns. `held_out` (m, classes) is the mean of what the folds' networks
-    say of the manifest's held-out rows, in their order; None where nobody asked.
+    `fold_scores` are of the study's metric, `weights` how many the network has and learns. `held_out`
+    (m, classes) is the mean of what the folds' networks say of the manifest's held-out rows, in their order;
+    None where nobody asked.
     """
 
     index: np.ndarray

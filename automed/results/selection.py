@@ -48,7 +48,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Choices:
-    """What each way of choosing comes to; `best` are the best trials, best first, `single` the one that won."""
+    """What each way of choosing comes to: `best` are the best trials, best first, `single` the winner."""
 
     greedy: Choice
     best: tuple[int, ...]

@@ -164,21 +164,21 @@ def finals_lines(finals: Finals, metric: str) -> list[str]:
     winner, best = finals.of(finals.winner), finals.of(finals.best)
     count = len(finals.scored)
     near = sum(one.near for one in finals.scored)
-    lead = f"{metric} {winner.again:.4f} on fresh folds"
+    lead = f"{metric} {winner.again:.4f}"
+    many = f"Of {count} finalists, scored again on the same fresh folds, trial {winner.trial} won"
     if count == 1:
-        lines = [f"Trial {winner.trial} was scored again: {lead}."]
+        lines = [f"Trial {winner.trial} was scored again: {lead} on fresh folds."]
     elif winner is best:
         alone = "no other is within one standard error of it"
         simple = f"the simplest of the {near} within one standard error of it"
         lines = [
-            f"Of {count} finalists, scored again on the same fresh folds, trial {winner.trial} won: {lead} is "
-            f"the best, and {alone if near == 1 else simple} ({winner.learnt:,} learnt weights)."
+            f"{many}: {lead} is the best, and {alone if near == 1 else simple} ({winner.learnt:,} learnt "
+            "weights)."
         ]
     else:
         lines = [
-            f"Of {count} finalists, scored again on the same fresh folds, trial {winner.trial} won: {lead} is "
-            f"{winner.behind:.4f} ± {winner.error:.4f} behind the best (trial {best.trial}, "
-            f"{best.again:.4f}), and of the {near} within one standard error it is the simplest "
+            f"{many}: {lead} is {winner.behind:.4f} ± {winner.error:.4f} behind the best (trial "
+            f"{best.trial}, {best.again:.4f}), and of the {near} within one standard error it is the simplest "
             f"({winner.learnt:,} learnt weights, the best {best.learnt:,})."
         ]
     mean = statistics.fmean(one.luck for one in finals.scored)

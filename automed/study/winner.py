@@ -92,7 +92,7 @@ def seats(study: Study, done: int) -> int:
 
 
 def leaders(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """The complete trials by their score, the best first; a configuration that was drawn twice stands once."""
+    """The complete trials by their score, the best first; of those with one configuration the first drawn."""
     left = [one for one in trials if one.same_as is None]
     found = []
     while (best := record.best_of(left)) is not None:
