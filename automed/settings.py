@@ -162,7 +162,9 @@ def _collect(struct: type[msgspec.Struct], prefix: str, found: dict[str, Setting
 
 def _unwrap(hint: Any) -> tuple[msgspec.Meta | None, Any]:
     if typing.get_origin(hint) is not typing.Annotated:
-        return None, hint
+        inner = [_unwrap(member) for member in _members(hint) if member is not hint]
+        meta = next((meta for meta, _ in inner if meta is not None), None)
+        return meta, hint if meta is None else typing.Union[tuple(bare for _, bare in inner)]  # noqa: UP007
     bare, *marks = typing.get_args(hint)
     metas = [mark for mark in marks if isinstance(mark, msgspec.Meta)]
     return (metas[0] if metas else None), bare

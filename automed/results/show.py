@@ -178,8 +178,8 @@ def finals_lines(finals: Finals, metric: str) -> list[str]:
     else:
         lines = [
             f"{many}: {lead} is {winner.behind:.4f} ± {winner.error:.4f} behind the best (trial "
-            f"{best.trial}, {best.again:.4f}), and of the {near} within one standard error it is the simplest "
-            f"({winner.learnt:,} learnt weights, the best {best.learnt:,})."
+            f"{best.trial}, {best.again:.4f}), and of the {near} within one standard error it is the "
+            f"simplest ({winner.learnt:,} learnt weights, the best {best.learnt:,})."
         ]
     mean = statistics.fmean(one.luck for one in finals.scored)
     first = f"The first score, {winner.score:.4f}, was {_too_good(winner.luck)}"
