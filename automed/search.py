@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -27,6 +29,7 @@ from automed.results.signs import Signs
 from automed.results.status import find_study
 from automed.results.verdict import Verdict
 from automed.screen import make_console, progress_bar, span
+from automed.space.sample import SearchSpace
 from automed.study import record
 from automed.study.cluster import choose_site
 from automed.study.crew import Orders, Site, started_ahead
@@ -34,10 +37,13 @@ from automed.study.embedded import is_embedded, of_this_machine, served
 from automed.study.experiment import Experiment, find_space, read_experiment, shipped, with_study
 from automed.study.join import Guest, join_study, told_apart
 from automed.study.launch import Outcome, Snapshot, launch
+from automed.study.learn import lessons_for
+from automed.study.ledger import Ledger, lift_halt
 from automed.study.limits import Limits
 from automed.study.open import OpenStudy, find_database, open_study, reopen_study
 from automed.study.patience import Patience
 from automed.study.preflight import preflight
+from automed.study.rung import SIZE, at_full_size, at_rung, both_sizes, promote, rung_folder, side_of
 
 _QUIET_EVERY = 30.0  # seconds between two lines where there is no screen to draw on
 
@@ -58,6 +64,7 @@ class Wish:
     limits: Limits = field(default_factory=Limits)
     launcher: str = "local"
     options: tuple[str, ...] = ()
+    learn_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,20 +92,54 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict:
     console = console or make_console()
     experiment, old = _experiment(wish)
     folder = wish.studies / experiment.study.name
+    side = side_of(experiment)
     alone = of_this_machine(wish.storage, folder)
     if not is_embedded(wish.storage, folder):
         find_database(wish.storage, folder)
     site = choose_site(wish.launcher, wish.options, alone=alone, workers=wish.workers)
     asked_limit()  # a slip there is told before anything is made
+    lessons = lessons_for(experiment, wish.learn_from, wish.studies, wish.storage)
     with started_ahead(site, wish.workers) as ready:
         manifest = read_images(experiment, data_path(experiment, wish), console)
         folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
         console.print(_describe(experiment, manifest, folds), soft_wrap=True)
-        _vet(experiment, manifest, wish, console, tried=(folder / "study.json").exists())
+        sizes = both_sizes(experiment, side) if side else experiment
+        _vet(sizes, manifest, wish, console, tried=(folder / "study.json").exists())
         with served(wish.storage, folder, make=True) as storage:
-            opened = open_study(experiment, manifest, folds, folder=folder, storage=storage, old=old)
+            begin = functools.partial(open_study, manifest=manifest, folds=folds, storage=storage)
+            tried_first: dict[str, Any] = {"old": old, "first": lessons.first}
+            for line in lessons.lines:
+                console.print(line, soft_wrap=True)
+            if not side:
+                opened = begin(experiment, folder=folder, **tried_first)
+            else:
+                opened = begin(at_full_size(experiment), folder=folder)
             with contextlib.closing(opened):
+                if side:
+                    small = at_rung(experiment, side)
+                    rung = begin(small, folder=rung_folder(folder, side), **tried_first)
+                    with contextlib.closing(rung):
+                        _climb(opened, rung, sizes, wish, ready, console)
                 return _run(opened, wish, ready, console)
+
+
+def _climb(
+    opened: OpenStudy, rung: OpenStudy, sizes: Experiment, wish: Wish, site: Callable[[Orders], Site],
+    console: Console,
+) -> None:  # fmt: skip
+    """Search on small pictures, and put the best in the queue of the study at full size."""
+    trials, full = rung.experiment.study.trials, opened.experiment.study.trials
+    small, large = (one.experiment.space.fixed[SIZE] for one in (rung, opened))
+    waits = f"its first rung is not over: join '{rung.name}'"
+    Ledger(opened.study, opened.storage, opened.lock, "launcher").halt(waits)
+    console.print(f"first rung: {trials} trials at {small} px, of which {full} go on to {large} px")
+    _prepare_pictures(rung, trials, wish, console, sizes.space)
+    if record.counts(rung.study).done < trials:
+        _refuse_unfinished(_watch(rung, trials, wish, site, console), rung)
+    gone = ", ".join(str(one.number) for one in promote(opened, rung, int(small)))
+    lift_halt(opened.study)
+    if gone:
+        console.print(f"on to {large} px: trials {gone} of the first rung", soft_wrap=True)
 
 
 def _run(opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console: Console) -> Verdict:
@@ -241,7 +282,9 @@ def _vet(
         preflight(experiment, classes=len(manifest.classes), log=log, on_network=advance)
 
 
-def _prepare_pictures(opened: OpenStudy, trials: int, wish: Wish | Visit, console: Console) -> None:
+def _prepare_pictures(
+    opened: OpenStudy, trials: int, wish: Wish | Visit, console: Console, space: SearchSpace | None = None
+) -> None:
     """Make at once what the trials to come would make one by one, decoding every picture for each."""
     left = trials - Patience(wish.limits.storage_patience)(lambda: record.counts(opened.study)).done
     if left <= 0 or wish.launcher != "local":  # elsewhere, each worker's machine has a cache of its own
@@ -249,7 +292,7 @@ def _prepare_pictures(opened: OpenStudy, trials: int, wish: Wish | Visit, consol
     from automed.study.pictures import take_stock
 
     manifest, _, _ = open_job(opened.folder)
-    stock = take_stock(opened.experiment.space, manifest, left)
+    stock = take_stock(space or opened.experiment.space, manifest, left)
     console.print(stock.line(), soft_wrap=True)
     with progress_bar(console, "preparing pictures") as advance:
         stock.prepare(advance)

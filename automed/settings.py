@@ -161,10 +161,13 @@ def _collect(struct: type[msgspec.Struct], prefix: str, found: dict[str, Setting
 
 
 def _unwrap(hint: Any) -> tuple[msgspec.Meta | None, Any]:
+    """What a setting says of itself, and its type; a number that may be absent says it of the number."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = [_unwrap(member) for member in typing.get_args(hint)]
+        metas = [meta for meta, _ in parts if meta is not None]
+        return (metas[0] if metas else None), typing.Union[tuple(bare for _, bare in parts)]  # noqa: UP007
     if typing.get_origin(hint) is not typing.Annotated:
-        inner = [_unwrap(member) for member in _members(hint) if member is not hint]
-        meta = next((meta for meta, _ in inner if meta is not None), None)
-        return meta, hint if meta is None else typing.Union[tuple(bare for _, bare in inner)]  # noqa: UP007
+        return None, hint
     bare, *marks = typing.get_args(hint)
     metas = [mark for mark in marks if isinstance(mark, msgspec.Meta)]
     return (metas[0] if metas else None), bare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 
 from automed import __version__
@@ -28,10 +29,12 @@ from automed.results.methods import methods
 from automed.results.mistakes import wall_of_mistakes, wall_of_suspects
 from automed.results.reported import Reported, Winner
 from automed.results.show import verdict_lines
+from automed.results.status import RUNG_TITLES
 from automed.screen import span
 from automed.sizes import size_text
 from automed.space.knob import word
 from automed.study.record import TrialRecord
+from automed.study.rung import RUNGS, SIZE, tale
 
 _TOLD = 8  # contrasts in sentences
 _BEST = 10  # trials in the table
@@ -44,7 +47,7 @@ def report_page(of: Reported) -> Page:
     winner = of.winner
     with decoding():
         sections = [
-            _answer(of), *_stands_out(of), _searched(of), *_course(of), *_finalists(of),
+            _answer(of), *_stands_out(of), _searched(of), *_rung(of), *_course(of), *_finalists(of),
             *_mattered(of.mattered),
             *([] if winner is None else _of_winner(of, winner)), *_labels(of), *_certificate(of), _cost(of),
             _again(of), Section("methods", "Methods, for a paper", paragraphs=methods(of)),
@@ -98,6 +101,21 @@ def _searched(of: Reported) -> Section:
     rest = [f"{row[0]}: {row[1]}" for row in whole.rows if row[0] not in knobs]
     parts: list[Part] = [Table(whole.head, searched), Lines("What was fixed, and what was tried first", rest)]
     return Section("searched", "What was searched", paragraphs=lines, parts=parts)
+
+
+def _rung(of: Reported) -> list[Section]:
+    if not of.rung:
+        return []
+    small, large = (of.experiment.space.fixed[name] for name in (RUNGS, SIZE))
+    states = Counter(one.state for one in of.rung)
+    lines = [
+        f"{len(of.rung):,} configurations were tried on pictures of {small} px first ({states['complete']:,} "
+        f"complete, {states['pruned']:,} pruned), and the best of them again at {large} px. The corrected "
+        "score is corrected for the choice at full size alone: who went on was chosen on the same pictures."
+    ]
+    rows = tale(of.trials, of.rung)
+    table = Table(RUNG_TITLES, rows, "Who went on", frozenset(range(4)))
+    return [Section("rung", "The first rung", paragraphs=lines, parts=[table])]
 
 
 def _course(of: Reported) -> list[Section]:
@@ -297,7 +315,7 @@ def _again(of: Reported) -> Section:
     study = of.experiment.study
     command = shlex.join([
         "automed", "search", "--space", "experiment.yaml", "--data", str(of.manifest.source),
-        "--trials", str(study.trials), "--name", study.name, "--seed", str(study.seed),
+        "--trials", str(study.trials + len(of.rung)), "--name", study.name, "--seed", str(study.seed),
     ])  # fmt: skip
     lines = [command, "The same seed on the same kind of machine, with one worker, gives the same curves."]
     hang = [*of.pins, *(f"{name} {version}" for name, version in of.versions.items())]

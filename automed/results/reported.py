@@ -32,6 +32,7 @@ from automed.study.experiment import Experiment
 from automed.study.open import OpenStudy
 from automed.study.pins import VERSIONS, pin_lines
 from automed.study.record import TrialRecord
+from automed.study.rung import rung_trials
 from automed.study.winner import winner_of
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
@@ -56,14 +57,15 @@ class Winner:
 class Reported:
     """A study as it is told. `winner` is None before it was judged; `missing` says what could not be read.
 
-    `calibration` and `certificate` are there where somebody made them for this winner. `read` gives the
-    pixels of a picture by its path.
+    `rung` are the trials of its first rung, on small pictures, if it has one. `calibration` and `certificate`
+    are there where somebody made them for this winner. `read` gives the pixels of a picture by its path.
     """
 
     experiment: Experiment
     manifest: Manifest
     folds: Folds
     trials: Sequence[TrialRecord]
+    rung: Sequence[TrialRecord]
     best: TrialRecord | None
     winner: Winner | None
     outcomes: Outcomes
@@ -95,7 +97,8 @@ def gather(opened: OpenStudy) -> Reported:
         missing.append(_line(error))
         read = _unreadable
     return Reported(
-        experiment=opened.experiment, manifest=manifest, folds=folds, trials=trials, best=best, winner=winner,
+        experiment=opened.experiment, manifest=manifest, folds=folds, trials=trials,
+        rung=rung_trials(opened), best=best, winner=winner,
         outcomes=outcomes_of(trials), mattered=what_mattered(trials, opened.experiment.space),
         calibration=_kept(opened.folder / "winner" / "calibration.json", Calibration, number),
         certificate=_kept(opened.folder / "winner" / FILE, Certificate, number),

@@ -23,6 +23,7 @@ from automed.study import record
 from automed.study.embedded import served
 from automed.study.open import OpenStudy, reopen_study
 from automed.study.record import TrialRecord
+from automed.study.rung import RUNGS, SIZE, rung_trials, tale
 from automed.study.winner import winner_of
 
 
@@ -61,6 +62,7 @@ def show_status(
     ):
         trials = record.records(opened.study)
         best = winner_of(opened, trials)
+        rung = rung_trials(opened)
     console = make_console()
     if trial is not None:
         print_trial(opened, trials, trial, console)
@@ -68,10 +70,13 @@ def show_status(
     verdict = standing_verdict(opened.folder, best)
     signs = Signs(opened, trials).lines(best)
     if markdown:
-        console.print(Text(page(opened, trials, verdict, signs)), soft_wrap=True)
+        console.print(Text(page(opened, trials, verdict, signs, rung)), soft_wrap=True)
         return
     total = opened.experiment.study.trials
     console.print(Text(f"{headline(opened.name, trials)}; {total} wished for"))
+    if rung:
+        console.print(Text(rung_line(opened, rung)), soft_wrap=True)
+        console.print(_rung_table(tale(trials, rung)))
     console.print(_table(trials, best))
     if verdict is not None:
         print_verdict(verdict, console)
@@ -86,6 +91,22 @@ def headline(name: str, trials: Sequence[TrialRecord]) -> str:
     counts[1] += untrainable(sum(one.untrainable for one in trials))
     trained = sum(one.seconds for one in trials)
     return f"{name}: {', '.join(counts)}; {span(trained)} of training"
+
+
+def rung_line(opened: OpenStudy, rung: Sequence[TrialRecord]) -> str:
+    """How far the first rung is, in one line."""
+    small, large = (opened.experiment.space.fixed[name] for name in (RUNGS, SIZE))
+    return headline(f"first rung at {small} px", rung) + f"; the best go on to {large} px"
+
+
+RUNG_TITLES = ("trial of the rung", "its score", "trial", "score at full size")
+
+
+def _rung_table(rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*RUNG_TITLES, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _cells(one: TrialRecord) -> list[str]:
@@ -117,12 +138,16 @@ def _table(trials: Sequence[TrialRecord], best: TrialRecord | None) -> Table:
 
 
 def page(
-    opened: OpenStudy, trials: Sequence[TrialRecord], verdict: Verdict | None, signs: Sequence[str] = ()
-) -> str:
+    opened: OpenStudy, trials: Sequence[TrialRecord], verdict: Verdict | None, signs: Sequence[str] = (),
+    rung: Sequence[TrialRecord] = (),
+) -> str:  # fmt: skip
     """The study as markdown: its state, the winner's scores, what stands out, every trial."""
     lines = [f"# {opened.name}", "", headline(opened.name, trials) + ".", ""]
     if verdict is not None:
         lines += _verdict_lines(verdict)
+    if rung:
+        rows = tale(trials, rung)
+        lines += ["## First rung", "", f"{rung_line(opened, rung)}.", "", *grid(RUNG_TITLES, rows), ""]
     if signs:
         lines += ["## Signs", "", *(f"- {sign}" for sign in signs), ""]
     lines += ["## Trials", "", *grid(_TITLES, [_cells(one) for one in trials]), ""]

@@ -35,6 +35,10 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     pruner: Annotated[
         Literal["kfold", "none"], setting("stops trials that fall behind, or lets all of them finish")
     ] = "kfold"
+    start: Annotated[
+        Literal["none", "portfolio"],
+        setting("portfolio: configurations that did well on other images are tried first"),
+    ] = "none"
     finalists: (
         Annotated[
             int,

@@ -230,7 +230,9 @@ def _make(
     study.set_user_attr(pins.PINS, lines)
     there = {trial.user_attrs.get(record.SOURCE) for trial in study.get_trials(deepcopy=False)}
     space = opened.experiment.space
-    first = [(f"start_from {rank}", values) for rank, values in enumerate(space.start_from, 1)]
+    # With a rung, all that is tried first is tried there.
+    starts = () if space.fixed.get("train.rungs") else space.start_from
+    first = [(f"start_from {rank}", values) for rank, values in enumerate(starts, 1)]
     first += [(f"fork {rank}", values) for rank, values in enumerate(heirs(space, old), 1)]
     queued: list[dict[str, Scalar]] = []
     for source, values in [*first, *more]:
