@@ -1,6 +1,13 @@
-"""Simulated searches that end with finalists: who wins, and what is said of the winner's score.
+"""Simulated searches that end with finalists: which trial wins, and what is said of its score.
 
-python studies/honest/finals.py --out studies/honest
+    python studies/honest/finals.py --out studies/honest
+
+One run is one search of `world.py` with a setting drawn as in `run.py`, of 20 to 200 trials. Its best
+trials are cross-validated again on folds dealt anew: folds and networks draw their luck again, pictures are
+the same; of what a trial alone makes of a picture, a share `stay` comes again. Which of them is simple has
+nothing to do with how good it is. Truth is the score of a configuration that is trained anew, on new
+pictures. `finals.csv` has the estimates' errors, and what the choice gains on the leader of the search, both
+in points.
 """
 
 from __future__ import annotations
@@ -8,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,155 +24,106 @@ from run import write
 from world import draw_world, some_setting
 
 from automed.results.finalists import paired
-from automed.results.honest import resample
-from automed.results.interval import draw_groups, network_variance, score_interval
+from automed.results.honest import correct_finals, resample
+from automed.results.predictions import Predictions
 from automed.results.weighted import Weighted
 
 _REPLICATES = 300
+_FACTORS = ("stay", "trials", "pictures", "per_group", "folds", "spread", "metric")
+_ESTIMATES = ("first", "first_corrected", "fresh", "fresh_corrected", "ours")
+_CHOICES = ("best_fresh", "best_of_both", "ours", "oracle")
+Run = dict[str, Any]
 
 
-def judge(seed: int) -> dict[str, Any]:
+def judge(seed: int) -> Run:
+    """One search, its finalists, and what is said of the winner."""
     rng = np.random.default_rng([seed, 6])
     setting = some_setting(rng, trials=int(rng.choice([20, 50, 200])))
-    metric = setting.metric
-    stay = float(rng.choice([0.2, 0.6, 1.0]))
+    stay, metric = float(rng.choice([0.2, 0.6, 1.0])), setting.metric
     world = draw_world(setting, seed)
-    found = world.found
-    complete = np.flatnonzero(found.complete)
-    sub = dataclasses.replace(
-        found,
-        trials=found.trials[complete],
-        predicted=found.predicted[complete],
-        probability=None if found.probability is None else found.probability[complete],
-    )
-    W = Weighted(sub, metric)
-    cv = W.scores(np.ones((1, W.groups)))[0]
-    seats = min(5, setting.trials // 10)
-    order = np.argsort(-cv, kind="stable")[:seats]
-    places = complete[order]
-    fresh, scores = world.again(places.tolist(), stay)
-    errors = paired(fresh, scores, metric, seed)
-    means = scores.mean(axis=1)
+    whole = _complete(world.found)
+    weighted = Weighted(whole, metric)
+    scores = weighted.scores(np.ones((1, weighted.groups)))[0]
+    order = np.argsort(-scores, kind="stable")[: min(5, setting.trials // 10)]
+    places = np.flatnonzero(world.found.complete)[order]
+    again, fresh = world.again(places.tolist(), stay)
+    errors, means = paired(again, fresh, metric, seed), fresh.mean(axis=1)
     best = int(means.argmax())
+    near = np.flatnonzero(means[best] - means <= errors[best])
     simple = rng.permutation(len(places))
+    won = int(near[simple[near].argmin()])
+    number = int(world.found.trials[places[won]])
+    told, _ = correct_finals(world.found, again, number, metric, replicates=_REPLICATES, seed=seed)
+    chosen = resample(world.found, metric, winner=number, replicates=_REPLICATES, seed=seed)
+    leader = resample(world.found, metric, replicates=_REPLICATES, seed=seed)
+    truth = np.array([world.expected(place) for place in places.tolist()])
+    both = int((means + scores[order]).argmax())
+    return {
+        **dataclasses.asdict(setting), "seed": seed, "stay": stay, "truth": truth[won],
+        "first": scores[order[won]], "first_corrected": chosen.corrected(metric).value, "fresh": means[won],
+        "fresh_corrected": means[won] - leader.optimism, "ours": told.value, "low": told.low,
+        "high": told.high, "gain_best_fresh": truth[best] - truth[0],
+        "gain_best_of_both": truth[both] - truth[0],
+        "gain_ours": truth[won] - truth[0], "gain_oracle": truth.max() - truth[0],
+        "simpler": float((simple > simple[won]).mean()),
+    }  # fmt: skip
 
-    def elect(m):
-        b = int(np.argmax(m))
-        near = np.flatnonzero(m[b] - m <= errors[b])
-        return int(near[simple[near].argmin()])
 
-    win = elect(means)
-    truth = [world.expected(int(p)) for p in places]
-    t = truth[win]
-    again = resample(found, metric, replicates=_REPLICATES, seed=seed)
-    opt_cv = max(float(np.nanmean(again.winner_outside - again.outside)), 0)
-    wi = resample(found, metric, winner=int(found.trials[places[win]]), replicates=_REPLICATES, seed=seed)
-    e1 = wi.corrected(metric)
-    # on fresh
-    WF = Weighted(fresh, metric)
-    w = draw_groups(WF.stratum, _REPLICATES, np.random.default_rng([seed, 0]))
-    df = WF.scores(w)
-    out = w == 0
-    allfresh = np.stack([WF.score_of(np.full(len(w), i), out) for i in range(len(places))], 1)
-    ok = np.isfinite(df).all(1)
-    pick = np.array([elect(np.where(np.isfinite(m), m, -1)) for m in df])
-    o2 = np.nanmean((allfresh[:, win] - allfresh[np.arange(len(w)), pick])[ok])
-    # two stage
-    dc = again.drawn
-    cvout = None
-    luck = float(np.nanmean(dc[:, order] - df))
-    outs_w, outs_p = [], []
-    for b in range(len(w)):
-        top = np.argsort(-np.where(np.isfinite(dc[b]), dc[b], -9), kind="stable")[:seats]
-        cand = [int(np.flatnonzero(order == p)[0]) for p in top if p in order]
-        if not cand:
-            cand = list(range(len(places)))
-        m = np.full(len(places), -9.0)
-        m[cand] = df[b, cand]
-        if not np.isfinite(m).all():
-            continue
-        p = elect(m)
-        outs_w.append(allfresh[b, win])
-        outs_p.append(allfresh[b, p])
-    o6 = np.nanmean(np.array(outs_w) - np.array(outs_p)) if outs_w else 0.0
-    wts = draw_groups(WF.stratum, 300, np.random.default_rng([seed, 9]), fewer=1)
-    drawn = WF.fold_scores(wts)[:, win]
-    var = float(np.nanvar(WF.scores(wts)[:, win])) + network_variance(scores[win], drawn)
-    f = means[win]
-    row = {
-        **dataclasses.asdict(setting),
-        "stay": stay,
-        "seed": seed,
-        "truth": t,
-        "gain": t - truth[0],
-        "gain_best": truth[best] - truth[0],
-        "oracle": max(truth) - truth[0],
-        "naive": cv[order[win]],
-        "fresh": f,
-        "e1": e1.value,
-        "leader": cv[order[0]],
-        "leader_bbc": cv[order[0]] - opt_cv,
-        "leader_truth": truth[0],
-        "e2": f - max(o2, 0),
-        "e5": f - opt_cv,
-        "e6": f - max(o6, 0),
-        "e7": f - opt_cv / 2,
-        "e8": (f - opt_cv + e1.value) / 2,
-        "e9": f - max(o2, 0) - opt_cv / 2,
-        "mean5": means.mean(),
-        "truth5": np.mean(truth),
-    }
-    iv = score_interval(f - opt_cv, var, WF.stratum, metric)
-    row |= {
-        "low": iv.low,
-        "high": iv.high,
-        "cov": iv.low <= t <= iv.high,
-        "width": iv.high - iv.low,
-        "e1cov": e1.low <= t <= e1.high,
-        "e1width": e1.high - e1.low,
-    }
-    return row
+def _complete(found: Predictions) -> Predictions:
+    places = np.flatnonzero(found.complete)
+    return dataclasses.replace(
+        found, trials=found.trials[places], predicted=found.predicted[places],
+        probability=None if found.probability is None else found.probability[places],
+    )  # fmt: skip
+
+
+def summary(factor: str, value: object, runs: Sequence[Run]) -> Run:
+    """Errors and gains over some runs, with the standard errors of ours."""
+    line: Run = {"factor": factor, "value": value, "runs": len(runs)}
+    truth = _column(runs, "truth")
+    for name in _ESTIMATES:
+        error = 100 * (_column(runs, name) - truth)
+        line[f"{name}_bias"] = round(error.mean(), 2)
+        line[f"{name}_rmse"] = round(np.sqrt((error**2).mean()), 2)
+    line["ours_bias_se"] = round(error.std() / len(runs) ** 0.5, 2)
+    low, high = _column(runs, "low"), _column(runs, "high")
+    line["ours_coverage"] = round(100 * ((low <= truth) & (truth <= high)).mean(), 1)
+    line["ours_width"] = round(100 * (high - low).mean(), 1)
+    for name in _CHOICES:
+        gain = 100 * _column(runs, f"gain_{name}")
+        line[f"gain_{name}"] = round(gain.mean(), 2)
+    line["gain_se"] = round(100 * _column(runs, "gain_ours").std() / len(runs) ** 0.5, 2)
+    line["simpler_than"] = round(_column(runs, "simpler").mean(), 2)
+    return line
+
+
+def _column(runs: Sequence[Run], name: str) -> np.ndarray:
+    return np.array([run[name] for run in runs], float)
+
+
+def main() -> None:
+    """Search, hold finals, and keep the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=200_000, help="the first of the runs' seeds")
+    parser.add_argument("--out", type=Path, default=Path("studies/honest"))
+    asked = parser.parse_args()
+    began, runs = time.process_time(), []
+    for seed in range(asked.seed, asked.seed + asked.runs):
+        runs.append(judge(seed))
+        if len(runs) % 50 == 0:
+            print(
+                *(f"{key}={value}" for key, value in summary("", "", runs).items() if value != ""), flush=True
+            )
+    lines = [summary("all", "", runs)]
+    for factor in _FACTORS:
+        for value in sorted({run[factor] for run in runs}):
+            lines.append(summary(factor, value, [run for run in runs if run[factor] == value]))
+    write(asked.out / "finals.csv", lines)
+    print(f"{asked.runs} runs in {time.process_time() - began:.0f} s of CPU; {asked.out / 'finals.csv'}")
 
 
 if __name__ == "__main__":
-    p = argparse.ArgumentParser()
-    p.add_argument("--runs", type=int, default=50)
-    p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--each", type=Path)
-    a = p.parse_args()
-    t0 = time.process_time()
-    rows = [judge(s) for s in range(a.seed, a.seed + a.runs)]
-    c = lambda n: np.array([r[n] for r in rows], float)
-    T = c("truth")
-    for n in ("naive", "fresh", "e1", "e2", "e5", "e6", "e7", "e8", "e9"):
-        e = 100 * (c(n) - T)
-        print(
-            n,
-            round(e.mean(), 2),
-            "se",
-            round(e.std() / len(e) ** 0.5, 2),
-            "rmse",
-            round((e**2).mean() ** 0.5, 2),
-            [(k, round(e[c("stay") == k].mean(), 2)) for k in (0.2, 0.6, 1.0)],
-        )
-    e = 100 * (c("leader_bbc") - c("leader_truth"))
-    print(
-        "leader bbc",
-        e.mean().round(2),
-        "leader naive",
-        (100 * (c("leader") - c("leader_truth"))).mean().round(2),
-    )
-    e = 100 * (c("mean5") - c("truth5"))
-    print("mean5", e.mean().round(2))
-    print(
-        "gain",
-        (100 * c("gain")).mean().round(3),
-        (100 * c("gain_best")).mean().round(3),
-        (100 * c("oracle")).mean().round(3),
-        "se",
-        (100 * c("gain")).std() / len(rows) ** 0.5,
-    )
-    print("cov", c("cov").mean(), c("width").mean(), "e1cov", c("e1cov").mean(), c("e1width").mean())
-    print(time.process_time() - t0)
-    if a.each:
-        write(a.each, rows)
+    main()
