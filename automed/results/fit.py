@@ -182,6 +182,13 @@ def _chosen_scores(verdict: Verdict) -> list[Score]:
     ]  # fmt: skip
     if honest is not None:
         left = honest.corrected
+        if honest.fresh is not None:
+            scores.append(
+                Score(
+                    name="on the finalists' fresh folds", metric=verdict.metric, pictures=honest.pictures,
+                    value=honest.fresh,
+                )
+            )  # fmt: skip
         scores.append(
             Score(
                 name=f"{told.name}, corrected for the choice", metric=verdict.metric,

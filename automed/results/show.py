@@ -153,7 +153,9 @@ def honest_lines(honest: Honest) -> list[str]:
         f"{one.name}: {honest.metric} {_within(one.score)}, {one.groups:,} groups."
         for one in honest.held_out if one.score is not None
     ]  # fmt: skip
-    odds = [_odds("the first configuration tried", honest.first), _odds("the second best", honest.second)]
+    led = honest.leader is None or honest.naive >= honest.leader
+    second = "the second best" if led else "the one with the best first score"
+    odds = [_odds("the first configuration tried", honest.first), _odds(second, honest.second)]
     if any(odds):
         lines.append(f"The winner is truly better than {' and '.join(filter(None, odds))}.")
     return lines
