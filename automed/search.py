@@ -98,7 +98,8 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict:
         find_database(wish.storage, folder)
     site = choose_site(wish.launcher, wish.options, alone=alone, workers=wish.workers)
     asked_limit()  # a slip there is told before anything is made
-    lessons = lessons_for(experiment, wish.learn_from, wish.studies, wish.storage)
+    lowest = rung_folder(folder, side) if side else folder
+    lessons = lessons_for(experiment, lowest, wish.learn_from, wish.studies, wish.storage)
     with started_ahead(site, wish.workers) as ready:
         manifest = read_images(experiment, data_path(experiment, wish), console)
         folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
@@ -117,7 +118,7 @@ def run_search(wish: Wish, console: Console | None = None) -> Verdict:
             with contextlib.closing(opened):
                 if side:
                     small = at_rung(experiment, side)
-                    rung = begin(small, folder=rung_folder(folder, side), **tried_first)
+                    rung = begin(small, folder=lowest, **tried_first)
                     with contextlib.closing(rung):
                         _climb(opened, rung, sizes, wish, ready, console)
                 return _run(opened, wish, ready, console)

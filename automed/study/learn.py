@@ -98,12 +98,13 @@ def _in_database(url: str, name: str) -> Past:
 
 
 def lessons_for(
-    experiment: Experiment, named: Sequence[str], studies: Path, storage: str | None
+    experiment: Experiment, folder: Path, named: Sequence[str], studies: Path, storage: str | None
 ) -> Lessons:  # fmt: skip
     """What a new study tries first beside its file's `start_from`.
 
     Args:
         experiment: its file.
+        folder: of the study, or of its first rung, where all that is tried first is tried.
         named: the studies to learn from, as `read_past` takes them.
         studies: where studies are.
         storage: the new study's database.
@@ -111,7 +112,7 @@ def lessons_for(
     Raises:
         StudyError: one of them is not there.
     """
-    if (studies / experiment.study.name / "study.json").exists():
+    if read_note(folder) is not None:
         told = "what was learnt from others was tried when this study began"
         return Lessons(lines=[told] if named else [])
     past = [read_past(one, studies, storage) for one in named]

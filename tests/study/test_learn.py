@@ -23,14 +23,14 @@ OLD = """
 study: {name: old, folds: 2, trials: 3, pruner: none}
 data: {group: {pattern: '^(P[0-9]+)_'}, test: Testing}
 space:
-  model: {name: [small_cnn, alexnet_mini], image_size: 32}
+  model: {name: [small_cnn, test_resnet], image_size: 32}
   optim: {lr: {low: 1e-3, high: 1e-1, log: true}}
   train: {epochs: 2, batch: [8, 16]}
   preprocess: {channels: 1}
 start_from:
   - {model.name: small_cnn, optim.lr: 8e-3, train.batch: 16}
   - {model.name: small_cnn, optim.lr: 5e-2, train.batch: 8}
-  - {model.name: alexnet_mini, optim.lr: 2e-3, train.batch: 16}
+  - {model.name: test_resnet, optim.lr: 2e-3, train.batch: 16}
 """
 NEW = """
 study: {name: new, folds: 2, trials: 2, start: portfolio}
@@ -72,7 +72,7 @@ def test_a_new_study_learns_from_two_old_ones_and_widens_nothing(
     asked = ("--learn-from", "old", "--learn-from", f"{elsewhere}#other")
     said = user.run(*base, "new.yaml", *asked)
     assert "optim.lr is 0.05, and 0.001 to 0.01, log is tried here" in said
-    assert "model.name is alexnet_mini there, and always small_cnn here" in said
+    assert "model.name is test_resnet there, and always small_cnn here" in said
     assert "not searched here: train.batch" not in said, "16 is what it is here too"
     found = queued(tmp_path / "studies" / "new" / "study.db", "new")
     learnt = {source: values for source, values in found.items() if source.startswith("learn-from")}
