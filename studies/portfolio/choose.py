@@ -6,7 +6,8 @@
 On a data set of its own every recording has one best configuration, and nothing adds to it. A portfolio is
 for data sets to come, of which the recorded ones are examples. So each recording gives 200 regression trees
 (extremely randomised, Geurts et al. 2006, each on a bootstrap sample of the configurations): each tree stands
-for a data set like it. The worth of a list is, on average over trees and recordings, that of its best member
+for a data set like it, on which every configuration is off by as much as the forest is for those that it has
+not seen. The worth of a list is, on average over trees and recordings, that of its best member
 by the tree, and members are added greedily (Feurer et al. 2022, Auto-sklearn 2.0: the same on a table in
 which every configuration was run on every data set). Candidates are the better half of each recording.
 """
@@ -37,13 +38,15 @@ def choose(recordings: Sequence[Recording], seed: int = 0) -> list[tuple[Config,
     """The portfolio, and the worth of the list up to each member."""
     pool = [kept(one) for recording in recordings for one in _better_half(recording)]
     worlds = np.concatenate([_worlds(recording, pool, seed) for recording in recordings])
-    reached, chosen = np.zeros(len(worlds)), []
+    reached, chosen, taken = np.zeros(len(worlds)), [], []
     while len(chosen) < min(_MOST, len(pool)):
         gains = np.maximum(worlds, reached[:, None]).mean(axis=0) - reached.mean()
+        gains[taken] = -np.inf
         one = int(gains.argmax())
         if len(chosen) >= _LEAST and gains[one] < _ENOUGH:
             break
         reached = np.maximum(reached, worlds[:, one])
+        taken.append(one)
         chosen.append((pool[one], float(reached.mean())))
     return chosen
 
@@ -68,10 +71,12 @@ def _worlds(recording: Recording, pool: Sequence[Config], seed: int) -> np.ndarr
     known = [kept(one) for one in recording.configs]
     encoder = Encoder([*known, *pool])
     forest = ExtraTreesRegressor(
-        _TREES, min_samples_leaf=3, max_features=0.5, bootstrap=True, random_state=seed
+        _TREES, min_samples_leaf=3, max_features=0.5, bootstrap=True, oob_score=True, random_state=seed
     ).fit(encoder(known), recording.worth)
-    rows = encoder(pool)
-    return np.stack([tree.predict(rows) for tree in forest.estimators_])
+    rows, rng = encoder(pool), np.random.default_rng([seed, len(pool)])
+    missed = float(np.std(recording.worth - forest.oob_prediction_))
+    trees = np.stack([tree.predict(rows) for tree in forest.estimators_])
+    return trees + missed * rng.standard_normal(trees.shape)
 
 
 def write(chosen: Sequence[tuple[Config, float]], of: Sequence[Recording], out: Path) -> None:
