@@ -175,13 +175,13 @@ def paired(found: Predictions, scores: np.ndarray, metric: str, seed: int) -> np
     """
     weighted = Weighted(found, metric)
     weights = draw_groups(weighted.stratum, _DRAWS, np.random.default_rng([seed, _AGAIN]), fewer=1)
-    drawn = weighted.fold_scores(weights)
+    drawn, means = weighted.fold_scores(weights), weighted.scores(weights)
     count = len(scores)
     errors = np.zeros((count, count))
     for one in range(count):
         for other in range(one):
             apart = drawn[:, one] - drawn[:, other]
-            variance = float(np.nanvar(np.nanmean(apart, axis=1)))
+            variance = float(np.nanvar(means[:, one] - means[:, other]))
             variance += network_variance(scores[one] - scores[other], apart)
             errors[one, other] = errors[other, one] = math.sqrt(variance)
     return errors

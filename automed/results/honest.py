@@ -254,9 +254,10 @@ def correct_finals(
     weighted = Weighted(_only(again, np.flatnonzero(again.trials == winner)), metric)
     told = weighted.fold_scores(np.ones((1, weighted.groups)))[0, 0]
     rng = np.random.default_rng([seed, 3])
-    drawn = weighted.fold_scores(draw_groups(weighted.stratum, _REPLICATES[0], rng, fewer=1))[:, 0]
-    variance = float(np.nanvar(np.nanmean(drawn, axis=1))) + network_variance(told, drawn)
-    fresh = float(np.nanmean(told))
+    weights = draw_groups(weighted.stratum, _REPLICATES[0], rng, fewer=1)
+    variance = float(np.nanvar(weighted.scores(weights)))
+    variance += network_variance(told, weighted.fold_scores(weights)[:, 0])
+    fresh = float(told.mean())
     first = float(chosen.scores[chosen.winner])
     value = (first - chosen.optimism + fresh - leader.optimism) / 2
     return score_interval(value, variance, weighted.stratum, metric), fresh
