@@ -129,9 +129,13 @@ class Resampled:
     def corrected(self, metric: str) -> Interval:
         """The winner's score less the optimism of the choice."""
         score = float(self.scores[self.winner]) - self.optimism
+        return score_interval(score, self.variance, self.stratum, metric)
+
+    @property
+    def variance(self) -> float:
+        """Of the score of what is chosen, over groups and choices."""
         spread = self.outside[np.isfinite(self.outside)]
-        variance = float(spread.var()) * self.left_out / (1 - self.left_out) if len(spread) else 0.0
-        return score_interval(score, variance, self.stratum, metric)
+        return float(spread.var()) * self.left_out / (1 - self.left_out) if len(spread) else 0.0
 
     @property
     def optimism(self) -> float:
@@ -260,7 +264,7 @@ def correct_finals(
     fresh = float(told.mean())
     first = float(chosen.scores[chosen.winner])
     value = (first - chosen.optimism + fresh - leader.optimism) / 2
-    return score_interval(value, variance, weighted.stratum, metric), fresh
+    return score_interval(value, max(variance, chosen.variance), weighted.stratum, metric), fresh
 
 
 def judge_held_out(

@@ -84,7 +84,7 @@ def cross_validate(
         if state is not None and state["learner"] is not None:
             learner.restore(state["learner"])
         state = None
-        run.norm_batch, run.weights = learner.norm_batch, learner.weights
+        run.norm_batch, run.weights = learner.norm_batch, count_weights(learner)
         with contextlib.closing(learner):
             stop = _train_fold(learner, run, reporter, held_out)
         del learner  # before the next one is built beside it
@@ -104,6 +104,16 @@ def cross_validate(
         },
         time=end.time,
     )
+
+
+def count_weights(learner: Learner) -> dict[str, int]:
+    """How many `parameters` the network has, and how many of them are `learnt` at some time."""
+    every = list(learner.module.parameters())
+    thaws = 0 < learner.config.freeze.thaw_epoch < learner.config.train.epochs
+    return {
+        "parameters": sum(one.numel() for one in every),
+        "learnt": sum(one.numel() for one in every if thaws or one.requires_grad),
+    }
 
 
 def _train_fold(learner: Learner, run: _Run, reporter: Reporter, held_out: np.ndarray | None) -> bool:

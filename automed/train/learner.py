@@ -227,18 +227,6 @@ class Learner:
         live = (one for one in self.module.modules() if isinstance(one, _BatchNorm) and not is_held(one))
         return self.plan.micro_batch if any(live) else None
 
-    @property
-    def weights(self) -> dict[str, int]:
-        """How many `parameters` the network has, and how many of them are `learnt` at some time."""
-        every = dict(self.module.named_parameters())
-        freeze = self.config.freeze
-        thaws = 0 < freeze.thaw_epoch < self.config.train.epochs
-        learnt = set(every) if thaws else set(every) - self._still()
-        return {
-            "parameters": sum(one.numel() for one in every.values()),
-            "learnt": sum(every[name].numel() for name in learnt),
-        }
-
     def _still(self) -> set[str]:
         return {name for name, weight in self.module.named_parameters() if not weight.requires_grad}
 
