@@ -154,7 +154,7 @@ def worker(
     launcher_option: LauncherOption = None,
     studies: Annotated[
         Path | None,
-        typer.Option(help="Where to work, instead of the study's own folder.", envvar="AUTOMEDSTUDIES"),
+        typer.Option(help="Where to work, instead of the study's own folder.", envvar="AUTOMED_STUDIES"),
     ] = None,
 ) -> None:
     """Join a study from this machine; refuses other images, another space, other versions."""
