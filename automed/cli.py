@@ -66,6 +66,13 @@ LauncherOption = Annotated[
         metavar="KEY=VALUE", help="For the cluster, such as slurm_partition=gpu; may be given again."
     ),
 ]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LOGGER",
+        help="Tell of all trials: mlflow[=URI] or tensorboard[=FOLDER]; may be given again.",
+    ),
+]
 
 
 def _show_version(wanted: bool) -> None:
@@ -109,17 +116,19 @@ def search(
     storage_patience: StoragePatience = 10,
     launcher: Launcher = "local",
     launcher_option: LauncherOption = None,
+    log: Log = None,
     storage: Storage = None,
     studies: Studies = STUDIES,
 ) -> None:
     """Search for the best model; without --space, on a synthetic set that is drawn on the spot."""
-    from automed.search import Wish, run_search
+    from automed.searching import Wish, run_search
 
     run_search(
         Wish(
             space=space, data=data, trials=trials, workers=workers, name=name, seed=seed, fork=fork,
             storage=storage, studies=studies, limits=_limits(memory, trial_timeout, storage_patience),
-            launcher=launcher, options=tuple(launcher_option or ()), learn_from=tuple(learn_from or ()),
+            launcher=launcher, options=tuple(launcher_option or ()), log=tuple(log or ()),
+            learn_from=tuple(learn_from or ()),
         )
     )  # fmt: skip
 
@@ -158,7 +167,7 @@ def worker(
     ] = None,
 ) -> None:
     """Join a study from this machine; refuses other images, another space, other versions."""
-    from automed.search import Visit, run_worker
+    from automed.searching import Visit, run_worker
     from automed.study.experiment import find_space
     from automed.study.join import Guest
 
@@ -238,7 +247,7 @@ def audit(
     ] = False,
 ) -> None:
     """Look for copies, leaks, shift and shortcuts; exit code 0: none, 1: findings, 2: unusable."""
-    from automed.audit.command import run_audit
+    from automed.auditing.command import run_audit
     from automed.study.experiment import find_space, read_experiment
 
     experiment = None if space is None else read_experiment(find_space(space))
@@ -248,7 +257,8 @@ def audit(
         from automed.results.leaks import Plan, price_of
 
         price = price_of(Plan.of(experiment))
-    raise typer.Exit(run_audit(data, settings, json=json, html=html, price=price))
+    found = run_audit(data, settings, json=json, html=html, price=price)
+    raise typer.Exit(int(bool(found.findings)))
 
 
 @app.command()

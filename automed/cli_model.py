@@ -154,3 +154,36 @@ def export(
     report = export_model(model, form, out=out, images=tuple(images or ()), int8=int8)
     for line in report_lines(report):
         typer.echo(line)
+
+
+@app.command()
+def explain(
+    model: ModelFolder,
+    images: Annotated[
+        list[Path], typer.Argument(help="Folders, pictures, CSV files with a column path, npz files.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="A folder: pictures, maps.csv, maps.html, explained.json.")
+    ] = Path("maps"),
+    method: Annotated[
+        Literal["gradcam", "gradcam++", "hirescam", "layercam", "eigencam"],
+        typer.Option(help="How a map is drawn."),
+    ] = "gradcam",
+    of: Annotated[
+        str | None,
+        typer.Option("--class", metavar="NAME", help="Of which class; by default the predicted."),
+    ] = None,
+    tested: Annotated[
+        int, typer.Option(min=0, max=1000, help="How many maps are tested, and shown on the page.")
+    ] = 100,
+) -> None:
+    """Draw where a model looks (needs automed[explain]), and test whether those maps mean anything."""
+    from automed.model.explain import PAGE, Asked, explain_files
+    from automed.screen import make_console, progress_bar
+
+    with progress_bar(make_console(), "explaining") as advance:
+        made = explain_files(model, images, out, Asked(method, of, tested), progress=advance)
+    typer.echo(f"{made.pictures:,} pictures, {made.unread:,} could not be read")
+    for line in made.lines():
+        typer.echo(line)
+    typer.echo(f"written: {out / PAGE}, and beside it each picture with its map")

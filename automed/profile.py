@@ -16,7 +16,7 @@ from automed.data.folds import make_folds
 from automed.errors import AutomedError
 from automed.results.profile import print_profile
 from automed.screen import make_console
-from automed.search import Wish, data_path, read_images
+from automed.searching import Wish, data_path, read_images
 from automed.study.experiment import find_space, read_experiment
 from automed.study.open import OpenStudy, open_study
 from automed.study.profile import Hear, profile_trials, worker_environment

@@ -24,6 +24,13 @@ def make_console(width: int | None = None) -> Console:
     return console
 
 
+def quiet_console() -> Console:
+    """A console that shows nothing."""
+    from rich.console import Console
+
+    return Console(quiet=True, force_terminal=False)
+
+
 @contextlib.contextmanager
 def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that hears of (done, in all), and goes when it is full."""

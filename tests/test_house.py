@@ -71,3 +71,10 @@ def test_help_loads_neither_torch_nor_optuna(arguments: tuple[str, ...]) -> None
 def test_check_and_schema_load_neither_torch_nor_optuna() -> None:
     for arguments in (("check", "brain"), ("schema",)):
         assert not loaded_by(*arguments) & {*HEAVY, "optuna", "sqlalchemy"}
+
+
+def test_import_loads_nothing_heavy_and_no_package_of_others() -> None:
+    code = "import automed, sys; assert automed.search; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    others = {name.partition(".")[0] for name in done.stdout.split()} - set(sys.stdlib_module_names)
+    assert not others & {*HEAVY, "optuna", "sqlalchemy", "numpy", "rich", "msgspec", "typer"}

@@ -1,8 +1,11 @@
 """What README says is what happens: every command in it, and every file that is shipped."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,9 @@ from automed.study.experiment import read_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHELL, YAML = (re.findall(rf"```{kind}\n(.*?)```", README, re.DOTALL) for kind in ("sh", "yaml"))
+SHELL, YAML, PYTHON = (
+    re.findall(rf"```{kind}\n(.*?)```", README, re.DOTALL) for kind in ("sh", "yaml", "python")
+)
 FIRST, TEST, USE = ([line.split(" #")[0].strip() for line in block.splitlines()] for block in SHELL)
 MakeShell = Callable[..., Any]
 
@@ -82,6 +87,27 @@ def test_a_shipped_space_runs(
     here = shell(tmp_path, AUTOMED_WEIGHTS=str(weights))
     said = here.run("search", "--space", name, "--data", str(images), "--trials", "1", "--workers", "1")
     assert "Winner" in said
+
+
+def test_the_lines_of_python_run(images: Path, shell: MakeShell, tmp_path: Path) -> None:
+    (block,) = [block for block in PYTHON if "automed.search" in block]
+    space = (
+        "study: {name: brain, folds: 2}\n"
+        "data: {group: {pattern: '^(P[0-9]+)_'}, test: Testing}\n"
+        "space: {model: {name: small_cnn, image_size: 32}, train: {epochs: 1}, optim: {lr: [1e-3, 1e-2]}}\n"
+    )
+    (tmp_path / "brain.yaml").write_text(space)
+    (tmp_path / "brain-tumor-mri").symlink_to(images)
+    (tmp_path / "new-images").symlink_to(images / "Testing")
+    assert "trials=200" in block
+    script = block.replace("trials=200", "trials=1") + "print(probability.shape)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **shell(tmp_path).environment},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("Score(") == 2
+    assert done.stdout.endswith(f"({len(list((images / 'Testing').rglob('*.png')))}, 4)\n")
 
 
 def test_every_command_is_in_the_readme_or_explains_itself() -> None:

@@ -13,6 +13,8 @@ from automed.data.settings import Preprocess
 
 Way = tuple[Preprocess, int]
 """How pictures are prepared, and to which size."""
+Box = tuple[float, float, float, float]
+"""Top, bottom, left and right of a part of a picture, as shares of its height and width."""
 
 
 def prepare(pixels: np.ndarray, preprocess: Preprocess, size: int) -> np.ndarray:
@@ -61,14 +63,34 @@ def crop_to_content(image: np.ndarray) -> np.ndarray:
     Content is what differs from the border's median by more than 8 % of white after a median filter
     (which drops noise and thin lines). A picture that seems to be nothing but border stays whole.
     """
+    top, bottom, left, right = _content(image)
+    if (bottom - top, right - left) == image.shape[:2]:
+        return image
+    return np.ascontiguousarray(image[top:bottom, left:right])
+
+
+def shown_part(pixels: np.ndarray, preprocess: Preprocess) -> Box:
+    """The part of a picture that a network is shown, as shares of its height and width."""
+    if not preprocess.crop:
+        return 0.0, 1.0, 0.0, 1.0
+    image = pixels
+    if image.ndim == 3 and preprocess.channels == 1:
+        image = np.asarray(Image.fromarray(image).convert("L"))
+    top, bottom, left, right = _content(image)
+    height, width = image.shape[:2]
+    return top / height, bottom / height, left / width, right / width
+
+
+def _content(image: np.ndarray) -> tuple[int, int, int, int]:
+    """The first and last row and column that `crop_to_content` keeps, the last ones excluded."""
     grey = image if image.ndim == 2 else image.max(axis=2)
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     smooth = cv2.medianBlur(np.ascontiguousarray(grey), 5)
     content = np.abs(smooth.astype(np.int16) - int(np.median(border))) > 20
     rows, columns = np.flatnonzero(content.any(axis=1)), np.flatnonzero(content.any(axis=0))
     if len(rows) < grey.shape[0] / 8 or len(columns) < grey.shape[1] / 8:
-        return image
-    return np.ascontiguousarray(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        return 0, grey.shape[0], 0, grey.shape[1]
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def _clahe(image: np.ndarray, limit: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures to predict, one after another, however many: folders, files, CSV and npz files.
+"""Pictures to predict, one after another, however many: folders, files, CSV and npz files, arrays.
 
 Nothing is asked of labels, and no picture is read before its turn. What is held of a folder are the names in
 the one at hand and those of the folders still to come; of a CSV a line, of an npz file a picture.
@@ -42,6 +42,63 @@ class Stream:
     def __iter__(self) -> Iterator[Picture]:
         for source in self.sources:
             yield from _pictures(source)
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Pictures in memory, in order; may be gone through again. `count` is how many there are."""
+
+    arrays: np.ndarray | Sequence[np.ndarray]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.arrays)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for row, picture in enumerate(self.arrays):
+            yield Picture(f"images[{row}]", partial(_from_array, picture))
+
+
+def open_arrays(images: np.ndarray | Sequence[np.ndarray]) -> Arrays:
+    """Take pictures in memory, as those of an npz file.
+
+    Args:
+        images: (N, H, W), (N, H, W, 1) or (N, H, W, 3), uint8 of 0 to 255, or uint16, of which each picture
+            is stretched from its smallest to its largest value; or a list of such pictures without the N.
+
+    Raises:
+        DataError: they are none.
+    """
+    if isinstance(images, np.ndarray):
+        faults = _array_faults(images.shape, images.dtype, "images")
+    else:
+        faults = [
+            fault
+            for row, picture in enumerate(images)
+            for fault in _array_faults((1, *picture.shape), picture.dtype, f"images[{row}]")
+        ]
+    if not faults and not len(images):
+        faults = [Fault("there are no pictures")]
+    if faults:
+        raise DataError(faults)
+    return Arrays(images)
+
+
+def _array_faults(shape: tuple[int, ...], kind: np.dtype, name: str) -> list[Fault]:
+    why = _unlike_pictures(shape, kind)
+    if not why and len(shape) == 3 and shape[2] in (1, 3):  # or pictures that are 3 pixels wide
+        why = f"is {_sides(shape)}: one picture"
+    if not why:
+        return []
+    hint = ""
+    if kind not in (np.uint8, np.uint16):
+        hint = "where they are 0 to 1: (255 * images).round().astype('uint8')" * (kind.kind == "f")
+    elif len(shape) == 2 or "one picture" in why:
+        hint = "of one picture, give picture[None]"
+    elif len(shape) == 4 and shape[1] in (1, 3):
+        hint = "channels go last: images.transpose(0, 2, 3, 1)"
+    return [Fault(f"{name} {why}", hint=hint)]
 
 
 def open_stream(sources: Sequence[Path]) -> Stream:
@@ -164,16 +221,25 @@ def _npz_arrays(file: Path) -> list[tuple[str, tuple[int, ...], np.dtype]]:
 def _no_pictures(shape: tuple[int, ...], kind: np.dtype, left: int, *, fortran: bool) -> str:
     if kind.hasobject:
         return "holds pickled Python objects, which automed never loads"
-    if kind not in (np.uint8, np.uint16):
-        return f"is {kind}, not uint8 or uint16"
-    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)) or 0 in shape[1:]:
-        sides = " x ".join(map(str, shape))
-        return f"is {sides}: not pictures of N x H x W, with 1 or 3 channels last or none"
+    if why := _unlike_pictures(shape, kind):
+        return why
     if fortran:
         return "is stored in Fortran's order: its pictures do not lie one after another"
     if math.prod(shape) * kind.itemsize != left:
         return "is damaged: it is not as large as its header says"
     return ""
+
+
+def _unlike_pictures(shape: tuple[int, ...], kind: np.dtype) -> str:
+    if kind not in (np.uint8, np.uint16):
+        return f"is {kind}, not uint8 or uint16"
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)) or 0 in shape[1:]:
+        return f"is {_sides(shape)}: not pictures of N x H x W, with 1 or 3 channels last or none"
+    return ""
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _npz_pictures(file: Path) -> Iterator[Picture]:

@@ -38,10 +38,13 @@ class Fed(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Logits (N, classes)."""
-        # Seen as (N, C, H, W) they are channels-last already.
-        images = pictures.permute(0, 3, 1, 2).float() * self.get_buffer("scale") + self.get_buffer("shift")
-        logits: Tensor = self.network(images)
+        logits: Tensor = self.network(self.images(pictures))
         return logits.float()
+
+    def images(self, pictures: Tensor) -> Tensor:
+        """Pictures as the network itself is fed: (N, channels, size, size), float32."""
+        # Seen as (N, C, H, W) they are channels-last already.
+        return pictures.permute(0, 3, 1, 2).float() * self.get_buffer("scale") + self.get_buffer("shift")
 
 
 class Combined(nn.Module):
@@ -100,7 +103,7 @@ class Features:
             value = value.mean(dim=(2, 3))
         while value.ndim > 2:
             value = value.mean(dim=1)
-        self.last = value.float()
+        self.last = value.detach().float()
 
 
 def load_networks(folder: Path, card: Card) -> list[nn.Module]:

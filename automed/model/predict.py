@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -25,6 +25,8 @@ from automed.model.table import Row, Sink, open_sink, refuse_ending
 _AHEAD = 64 << 20  # bytes of prepared pictures that may wait for the network
 _MOST_AHEAD = 2  # batches that may wait
 
+Made = TypeVar("Made")
+Item = TypeVar("Item")
 Prepared = tuple[str, "list[np.ndarray] | str"]
 """The path of a picture, and what was prepared of it, or why it cannot be used."""
 
@@ -71,17 +73,26 @@ def predict_files(
     """
     refuse_ending(out)
     stream = open_stream(sources)
-    if onnx is not None and flip:
-        raise ModelError("an ONNX file does not average over flips: leave --tta or --onnx out")
-    model = LoadedModel(folder, flip=flip) if onnx is None else _exported(folder, onnx)
+    model = open_predictor(folder, flip=flip, onnx=onnx)
     with open_sink(out, model.card.classes) as sink:
         return predict(model, stream, stream.count, sink, progress)
 
 
-def _exported(folder: Path, file: Path) -> Predictor:
+def open_predictor(
+    folder: Path, *, flip: bool = False, onnx: Path | None = None, device: str | None = None
+) -> Predictor:
+    """Load what predicts: a model, or a file that was exported from it.
+
+    Raises:
+        ModelError: the folder or the file is not what the card says, or knows no flips.
+    """
+    if onnx is None:
+        return LoadedModel(folder, flip=flip, device=device)
+    if flip:
+        raise ModelError("an ONNX file does not average over flips: leave --tta or --onnx out")
     from automed.model.exported import ExportedModel
 
-    return ExportedModel(folder, file)
+    return ExportedModel(folder, onnx)
 
 
 def predict(
@@ -90,7 +101,7 @@ def predict(
     """Predict pictures in their order, a batch at a time."""
     tally = Tally()
     with closing(_prepared(model, pictures)) as made:
-        for batch in _batches(made, model.batch):
+        for batch in batches(made, model.batch):
             rows = _rows(model, batch)
             sink.add(rows)
             tally.pictures += len(rows)
@@ -102,20 +113,37 @@ def predict(
 
 
 def _prepared(model: Predictor, pictures: Iterable[Picture]) -> Generator[Prepared, None, None]:
-    """What threads make of the pictures, in their order; few at a time, however many there are."""
-    cv2.setNumThreads(1)  # the threads are ours
+    """Each picture's path, and what is prepared of it."""
     size = sum(preprocess.channels * side * side for preprocess, side in model.ways)
-    ahead = max(2 * workers(), min(_MOST_AHEAD * model.batch, _AHEAD // size))
+    return made_ahead(pictures, model.prepare, min(_MOST_AHEAD * model.batch, _AHEAD // size))
 
-    def work(picture: Picture) -> Prepared:
+
+def made_ahead(
+    pictures: Iterable[Picture], make: Callable[[np.ndarray], Made], ahead: int
+) -> Generator[tuple[str, Made | str], None, None]:
+    """What threads make of the pictures, in their order; few at a time, however many there are.
+
+    Args:
+        pictures: their source.
+        make: from canonical pixels.
+        ahead: how many may wait.
+
+    Yields:
+        The path of each, and what was made, or why it cannot be used.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the threads are ours
+    ahead = max(2 * workers(), ahead)
+
+    def work(picture: Picture) -> tuple[str, Made | str]:
         try:
-            return picture.path, model.prepare(picture.read())
+            return picture.path, make(picture.read())
         except BadPictureError as error:
             return picture.path, str(error)
         except MemoryError:
             return picture.path, "does not fit into memory"
 
-    waiting: deque[Future[Prepared]] = deque()
+    waiting: deque[Future[tuple[str, Made | str]]] = deque()
     pool = ThreadPoolExecutor(workers())
     try:
         with decoding():
@@ -127,11 +155,12 @@ def _prepared(model: Predictor, pictures: Iterable[Picture]) -> Generator[Prepar
                 yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(threads)
 
 
-def _batches(made: Iterator[Prepared], size: int) -> Iterator[list[Prepared]]:
+def batches(made: Iterator[Item], size: int) -> Iterator[list[Item]]:
     """Batches of so many pictures, with the broken ones between them."""
-    batch: list[Prepared] = []
+    batch: list[Item] = []
     for one in made:
         batch.append(one)
         if len(batch) == size:

@@ -64,13 +64,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture with its caption below; `uri` holds the picture itself, `alt` says what it shows."""
+    """One picture with its caption below; `uri` holds the picture itself, `alt` says what it shows.
+
+    A `pair` are two side by side, in one.
+    """
 
     uri: str
     width: int
     height: int
     caption: str
     alt: str
+    pair: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from automed.config import TrialConfig, from_flat
@@ -23,8 +22,8 @@ from automed.model import outliers
 from automed.model.card import Card, ClassThreshold, Member, Outliers, Score, Source, versions
 from automed.model.combined import Features, Fed, load_member
 from automed.model.folder import sha256, write_model
-from automed.models.build import timm_arguments
 from automed.results import calibration, conformal
+from automed.results.attention import mean_std, read_member
 from automed.results.calibrate import Answers
 from automed.settings import Scalar
 
@@ -134,29 +133,17 @@ def assemble(
 
 def _member(one: Part, number: int, folder: Path, classes: Sequence[str]) -> Member:
     """Copy a network's weights, and say what they are; its reference comes later."""
-    config: TrialConfig = from_flat(one.config)
     file = folder / f"member-{number}.safetensors"
-    mean, std = _mean_std(one.weights)
-    shutil.copyfile(one.weights, file)
-    strengths = strengths_of(config.augment)
-    channels = config.preprocess.channels
-    return Member(
-        trial=one.trial, fold=one.fold, share=one.share, weights=file.name, sha256=sha256(file),
-        network=config.model, preprocess=config.preprocess, mean=mean, std=std,
-        timm=timm_arguments(config.model, classes=len(classes), channels=channels),
-        flips=tuple(flip for flip in ("hflip", "vflip") if strengths[flip] > 0),
-    )  # fmt: skip
-
-
-def _mean_std(file: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """What training normalised pictures with."""
     try:
-        with safe_open(file, "pt") as opened:
-            told = opened.metadata() or {}
-        mean, std = (msgspec.json.decode(told[key], type=tuple[float, ...]) for key in ("mean", "std"))
-    except (OSError, KeyError, SafetensorError, msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise AutomedError(f"{file}: what training left there cannot be read: {error}") from None
-    return mean, std
+        shutil.copyfile(one.weights, file)
+    except OSError as error:
+        raise AutomedError(f"{one.weights}: what training left there cannot be read: {error}") from None
+    config: TrialConfig = from_flat(one.config)
+    strengths = strengths_of(config.augment)
+    return msgspec.structs.replace(
+        read_member(one.config, file, len(classes)), trial=one.trial, fold=one.fold, share=one.share,
+        sha256=sha256(file), flips=tuple(flip for flip in ("hflip", "vflip") if strengths[flip] > 0),
+    )  # fmt: skip
 
 
 def look(folder: Path, member: Member, manifest: Manifest, rows: np.ndarray) -> Seen:
@@ -211,7 +198,7 @@ def _outliers(
 def _apart(one: Part, member: Member, manifest: Manifest, seed: int) -> np.ndarray:
     """How far (m,) pictures that a network had not seen lie from those it learnt from, and from no kin."""
     learnt, unseen = outliers.draw(one.learnt, seed), outliers.draw(one.unseen, seed)
-    mean, std = _mean_std(one.weights)
+    mean, std = mean_std(one.weights)
     itself = msgspec.structs.replace(member, weights=one.weights.name, mean=mean, std=std)
     seen = look(one.weights.parent, itself, manifest, np.concatenate([learnt, unseen]))
     reference = seen.features[: len(learnt)].astype(np.float16)  # as it is kept, so it is compared with

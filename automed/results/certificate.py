@@ -34,14 +34,16 @@ from automed.study.winner import winner_of
 _START = 8.0  # seconds until a training process has loaded what it needs
 
 
-def run_certify(studies: Path, name: str | None, wanted: Wanted, *, storage: str | None) -> Certificate:
+def run_certify(
+    studies: Path, name: str | None, wanted: Wanted, *, storage: str | None, console: Console | None = None
+) -> Certificate:
     """Train the winner of a study again, print what it came to, and write `certificate.*` into `winner/`.
 
     Raises:
         StudyError: there is no such study, or no trial of it ran to its end.
         AutomedError: something could not be trained.
     """
-    console = make_console()
+    console = console or make_console()
     folder = find_study(studies, name)
     with (
         served(storage, folder) as url,

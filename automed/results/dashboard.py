@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import socket
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
@@ -20,6 +21,12 @@ from automed.study.open import OpenStudy, reopen_study
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Every refresh of the page would be a line."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Answers while a wall of maps is drawn."""
+
+    daemon_threads = True
 
 
 def serve_dashboard(
@@ -49,7 +56,7 @@ def _server(opened: OpenStudy, host: str, port: int, allow_edit: bool) -> WSGISe
 
     try:
         app = Overlay(wsgi(opened.study._storage), opened, allow_edit=allow_edit)
-        return make_server(host, port, app, handler_class=_Quiet)
+        return make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     except (OSError, OverflowError) as error:
         raise StudyError(f"cannot serve on {host}:{port}: {error}; try --port 0") from None
 

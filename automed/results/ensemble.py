@@ -75,8 +75,9 @@ class Made:
 
 
 def run_ensemble(
-    studies: Path, name: str | None, *, members: int, coverage: float, out: Path | None, storage: str | None
-) -> Made:
+    studies: Path, name: str | None, *, members: int, coverage: float, out: Path | None, storage: str | None,
+    console: Console | None = None,
+) -> Made:  # fmt: skip
     """Choose an ensemble of a study, make a model folder of it, and print how it scores.
 
     Raises:
@@ -84,7 +85,7 @@ def run_ensemble(
         ModelError: something else stands where the folder is to be.
         AutomedError: a member could not be trained.
     """
-    console = make_console()
+    console = console or make_console()
     folder = find_study(studies, name)
     out = out or folder / "ensemble"
     refuse_occupied(out)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from automed.audit.brief import brief
+from automed.auditing.brief import brief
 from automed.data.columns import read_kinds
 from automed.data.folds import Folds
 from automed.data.manifest import Manifest

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from filelock import FileLock
 
-from automed.audit.finding import Shift
+from automed.auditing.finding import Shift
 from automed.data.manifest import Manifest
 from automed.data.settings import Data
 from automed.errors import AutomedError
@@ -23,7 +23,7 @@ from automed.study.record import TrialRecord
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from automed.audit.examine import Tell
+    from automed.auditing.examine import Tell
 
 
 def full_verdict(opened: OpenStudy, winner: TrialRecord, console: Console) -> Verdict:
@@ -80,8 +80,8 @@ def _shifts(manifest: Manifest, settings: Data, tell: Tell) -> list[Shift]:
         AutomedError: the pictures cannot be read any more, or are others.
         OSError: likewise.
     """
-    from automed.audit.examine import look_for_shift
-    from automed.audit.material import load
+    from automed.auditing.examine import look_for_shift
+    from automed.auditing.material import load
 
     material = load(manifest.source, settings, tell("looking at the pictures"))
     there = {item.path: item.digest for item in material.manifest.items}

@@ -43,8 +43,9 @@ class Fitted:
 
 
 def run_fit(
-    studies: Path, name: str | None, *, folds: bool, coverage: float, out: Path | None, storage: str | None
-) -> Fitted:
+    studies: Path, name: str | None, *, folds: bool, coverage: float, out: Path | None, storage: str | None,
+    console: Console | None = None,
+) -> Fitted:  # fmt: skip
     """Make a model folder of a study's winner, and print what it is.
 
     Raises:
@@ -52,7 +53,7 @@ def run_fit(
         ModelError: something else stands where the folder is to be.
         AutomedError: it could not be trained.
     """
-    console = make_console()
+    console = console or make_console()
     folder = find_study(studies, name)
     out = out or folder / ("model-folds" if folds else "model")
     refuse_occupied(out)
@@ -84,14 +85,14 @@ def fit(
         with progress_bar(console, f"training the folds of trial {winner.number} again") as advance:
             parts, told, deviation = _fold_parts(opened, winner, dealt, told, manifest, advance, command)
         made = f"the {len(parts)} fold models of trial {winner.number}"
-        scores = _chosen_scores(verdict)
+        scores = chosen_scores(verdict)
     else:
         weights = opened.folder / "winner" / WEIGHTS
         with progress_bar(console, f"training a fold of trial {winner.number} again") as advance:
             gauge = gauge_of(opened, winner, dealt, advance, command)
         parts = [whole_part(winner, 1.0, weights, manifest, gauge)]
         made = f"trial {winner.number}, refitted on all {len(manifest.search):,} searched pictures"
-        scores = _chosen_scores(verdict) + verdict_scores(verdict)
+        scores = chosen_scores(verdict) + verdict_scores(verdict)
     plan = Plan(tuple(parts), told, made, tuple(scores), coverage)
     seed = opened.experiment.study.seed
     with progress_bar(console, "looking at the pictures of the search") as advance:
@@ -171,7 +172,7 @@ def held_out_scores(found: Sequence[HeldOut], metric: str) -> list[Score]:
     ]  # fmt: skip
 
 
-def _chosen_scores(verdict: Verdict) -> list[Score]:
+def chosen_scores(verdict: Verdict) -> list[Score]:
     """The cross-validated score that the winner was chosen by, and what is left when luck is taken out."""
     told, honest = verdict.cross_validated, verdict.honest
     scores = [

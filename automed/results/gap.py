@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
-from automed.audit.finding import Shift, Told
+from automed.auditing.finding import Shift, Told
 from automed.results.interval import Interval
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from automed.audit.cost import Price
-from automed.audit.finding import FEWEST_NEW, Cost, Estimate, Leak
-from automed.audit.material import Material
+from automed.auditing.cost import Price
+from automed.auditing.finding import FEWEST_NEW, Cost, Estimate, Leak
+from automed.auditing.material import Material
 from automed.config import Optim, Schedule, Train, TrialConfig, from_flat
 from automed.data.folds import Folds, make_folds
 from automed.data.identity import suspected_patients

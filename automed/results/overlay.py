@@ -1,12 +1,13 @@
 """What optuna-dashboard is told beside what stands in the database, and that nobody may write.
 
-Nothing of it is kept: notes and plots are put into the answers as they leave, so that a study that is looked
-at stays as it is, and a search that goes on is not slowed down.
+Nothing of it is kept: notes, plots and pictures are put into the answers as they leave, so that a study that
+is looked at stays as it is, and a search that goes on is not slowed down.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -15,6 +16,7 @@ from automed.errors import AutomedError
 from automed.page.figure import Figure, Line, Mark, Whiskers
 from automed.page.markdown import grid
 from automed.results import figures
+from automed.results.artifacts import Artifacts
 from automed.results.judge import standing_verdict
 from automed.results.mattered import contrasts, sentence
 from automed.results.one_trial import cost_line, score_lines, state
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _READS = ("GET", "HEAD", "OPTIONS")
+_PICTURE = re.compile(r"/artifacts/(\d+)/(?:\d+/)?([0-9a-f]{32})")
+_ALONE = [
+    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"),
+    ("X-Content-Type-Options", "nosniff"),
+]
+"""What a picture that is opened by itself may do: nothing."""
 
 
 class Overlay:
@@ -44,31 +52,46 @@ class Overlay:
 
     def __init__(self, inner: WSGIApplication, opened: OpenStudy, *, allow_edit: bool) -> None:
         self._inner, self._opened, self._allow_edit = inner, opened, allow_edit
-        self._path = f"/api/studies/{opened.study._study_id}"
+        self._id = opened.study._study_id
+        self._path = f"/api/studies/{self._id}"
+        self._artifacts = Artifacts(opened)
         self._told: tuple[object, str, list[Figure]] = (None, "", [])
 
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         if environ["REQUEST_METHOD"] not in _READS and not self._allow_edit:
             return _send(start, "403 Forbidden", {"reason": "read-only: start it with --allow-edit"})
-        if environ["REQUEST_METHOD"] != "GET" or environ["PATH_INFO"].rstrip("/") != self._path:
+        path = environ["PATH_INFO"].rstrip("/")
+        asked = _PICTURE.fullmatch(path)
+        if environ["REQUEST_METHOD"] == "GET" and asked and int(asked[1]) == self._id:
+            picture = self._artifacts.read(asked[2])
+            if picture is not None:
+                return _give(start, "200 OK", *picture, _ALONE)
+        if environ["REQUEST_METHOD"] != "GET" or path not in (self._path, "/api/meta"):
             return self._inner(environ, start)
         status, body = _answer(self._inner, environ)
         told = json.loads(body)
-        if status.startswith("200"):
+        if path == "/api/meta":
+            told["artifact_is_available"] = True
+        elif status.startswith("200"):
             self._add(told)
         return _send(start, status, told)
 
     def _add(self, told: dict[str, Any]) -> None:
-        """Notes where nobody wrote one, and our plots."""
+        """Notes where nobody wrote one, our plots, and pictures."""
         trials = self._opened.study.get_trials(deepcopy=False)
         records = record.records_of(trials)
-        metric = self._opened.experiment.study.metric
+        metric, best = self._opened.experiment.study.metric, winner_of(self._opened, records)
         numbers = _numbers(trials)
+        self._artifacts.look(best)
         for one in told["trials"]:
-            if not one["note"]["body"] and one["number"] in numbers:
-                one["note"]["body"] = trial_note(records[numbers[one["number"]]], metric)
-        best = winner_of(self._opened, records)
+            if one["number"] not in numbers:
+                continue
+            trial = records[numbers[one["number"]]]
+            if not one["note"]["body"]:
+                one["note"]["body"] = trial_note(trial, metric)
+            one["artifacts"] += self._artifacts.of_trial(trial)
+        told["artifacts"] += self._artifacts.of_study(best)
         now = sum(one.state in ("complete", "pruned") for one in records), best
         if now != self._told[0]:
             self._told = now, study_note(self._opened, records, best), _plots(records, metric)
@@ -162,6 +185,11 @@ def _answer(app: WSGIApplication, environ: WSGIEnvironment) -> tuple[str, bytes]
 
 
 def _send(start: StartResponse, status: str, told: dict[str, Any]) -> list[bytes]:
-    body = json.dumps(told).encode()
-    start(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return _give(start, status, "application/json", json.dumps(told).encode())
+
+
+def _give(
+    start: StartResponse, status: str, kind: str, body: bytes, more: Sequence[tuple[str, str]] = ()
+) -> list[bytes]:  # fmt: skip
+    start(status, [("Content-Type", kind), ("Content-Length", str(len(body))), *more])
     return [body]

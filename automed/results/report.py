@@ -29,7 +29,7 @@ def write_report(
     """
     folder = find_study(studies, name)
     with served(storage, folder) as url, contextlib.closing(reopen_study(folder, storage=url)) as opened:
-        page = report_page(gather(opened))
+        page = report_page(gather(opened, maps=form == "html"))
     text = render(page) if form == "html" else to_markdown(page)
     file = out or folder / f"report.{form}"
     with replacing(file) as stream:

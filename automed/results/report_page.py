@@ -10,6 +10,7 @@ from automed import __version__
 from automed.data.decode import decoding
 from automed.page.parts import Badge, Cell, Lines, Page, Part, Plots, Range, Section, Table
 from automed.results import figures
+from automed.results.attention import Attention
 from automed.results.cells import (
     CALIBRATION_HEAD,
     class_table,
@@ -248,10 +249,23 @@ def _of_winner(of: Reported, winner: Winner) -> list[Section]:
     ]
     parts += [class_table(part.name, part.classes) for part in winner.parts]
     sections += [Section("classes", "Each class", parts=parts), _calibration(winner)]
-    wall = wall_of_mistakes(winner.predictions, of.manifest, of.read)
+    wall = wall_of_mistakes(winner.predictions, of.manifest, of.read, of.attention)
     text = "The surest first: what it was, what it was taken for, and with which probability."
-    sections.append(Section("mistakes", "What it gets wrong", paragraphs=[text], parts=[wall]))
+    lines = [text, *([] if of.attention is None else _attention(of.attention))]
+    sections.append(Section("mistakes", "What it gets wrong", paragraphs=lines, parts=[wall]))
     return sections
+
+
+def _attention(attention: Attention) -> list[str]:
+    if not attention.drawn:
+        why = attention.missing or "there was no time, or no picture, to draw them"
+        return [f"Maps of where it looked are missing: {why}."]
+    return [
+        "Beside a picture is its Grad-CAM for the class that it was taken for: the brighter, the more speaks "
+        "for that. It is of the refit on all searched pictures, which learnt from those of the first row "
+        "(there it was a fold's model that erred) and not from those held out. Whether such maps mean "
+        "anything here, `automed explain` tests."
+    ]
 
 
 def _calibration(winner: Winner) -> Section:

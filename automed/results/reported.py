@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from automed.audit.brief import brief
+from automed.auditing.brief import brief
 from automed.data.folds import Folds
 from automed.data.manifest import Manifest
 from automed.data.scan import reader
@@ -17,6 +17,7 @@ from automed.errors import AutomedError, DataError
 from automed.job import open_job
 from automed.page.figure import Figure
 from automed.results import figures
+from automed.results.attention import Attention
 from automed.results.calibrate import Answers, Calibration, read_predictions
 from automed.results.calibration import Temperature
 from automed.results.certify import FILE, Certificate
@@ -25,6 +26,7 @@ from automed.results.judge import standing_verdict
 from automed.results.mattered import Mattered, what_mattered
 from automed.results.mistakes import Read
 from automed.results.outcome import Outcomes, outcomes_of
+from automed.results.refit import WEIGHTS
 from automed.results.signs import Signs
 from automed.results.verdict import Verdict
 from automed.study import record
@@ -35,6 +37,7 @@ from automed.study.record import TrialRecord
 from automed.study.rung import rung_trials
 from automed.study.winner import winner_of
 
+_SECONDS = 8.0  # for maps, beside loading what draws them
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
@@ -58,7 +61,8 @@ class Reported:
     """A study as it is told. `winner` is None before it was judged; `missing` says what could not be read.
 
     `rung` are the trials of its first rung, on small pictures, if it has one. `calibration` and `certificate`
-    are there where somebody made them for this winner. `read` gives the pixels of a picture by its path.
+    are there where somebody made them for this winner. `read` gives the pixels of a picture by its path, and
+    `attention` draws where the winner's refit looks in it, if asked for.
     """
 
     experiment: Experiment
@@ -78,10 +82,11 @@ class Reported:
     versions: Mapping[str, str]
     missing: list[str]
     read: Read
+    attention: Attention | None = None
 
 
-def gather(opened: OpenStudy) -> Reported:
-    """Read all of it.
+def gather(opened: OpenStudy, *, maps: bool = False) -> Reported:
+    """Read all of it; `maps` tells whether the winner's maps are wanted.
 
     Raises:
         StudyError: the list of pictures or the folds cannot be read.
@@ -105,7 +110,14 @@ def gather(opened: OpenStudy) -> Reported:
         signs=Signs(opened, trials).lines(best), warnings=brief(manifest),
         pins=pin_lines(opened.experiment, manifest, folds),
         versions={**opened.study.user_attrs.get(VERSIONS, {}), **installed()}, missing=missing, read=read,
+        attention=_attention(opened, winner, len(manifest.classes)) if maps else None,
     )  # fmt: skip
+
+
+def _attention(opened: OpenStudy, winner: Winner | None, classes: int) -> Attention | None:
+    if winner is None:
+        return None
+    return Attention(winner.verdict.config, opened.folder / "winner" / WEIGHTS, classes, _SECONDS)
 
 
 def _winner(

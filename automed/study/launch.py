@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from automed.errors import AutomedError
@@ -39,7 +39,7 @@ class Snapshot:
 
     `running` are the trials under way, by worker; `untrainable` of the pruned ones failed by themselves;
     `failed` counts attempts that died or were handed back; `seconds_left` is None before the first trial is
-    done; `away` says why the database does not answer, if it does not.
+    done; `away` says why the database does not answer, if it does not; `trials` are all of them.
     """
 
     total: int
@@ -53,6 +53,7 @@ class Snapshot:
     seconds_left: float | None
     stopping: bool
     away: str = ""
+    trials: tuple[TrialRecord, ...] = field(default=(), repr=False)
 
     @property
     def done(self) -> int:
@@ -216,6 +217,7 @@ def snapshot(
         untrainable=sum(one.untrainable for one in found),
         running=tuple(running), best=record.best_of(found), elapsed=elapsed,
         seconds_left=seconds_left(found, trials, workers), stopping=stopping,
+        trials=tuple(found),
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 User attributes of the study, beside those of `ledger.py`: `pins` and `versions` are written once and never
 changed; `experiment` is the text of the file, `study` its first section with what the command line changed
-in it (so it knows the wished total), `places` where the images are; `ready` comes last.
+in it (so it knows the wished total), `places` where the images are; `ready` comes last. `logged_as` tells the
+study from others of its name, where it is told to loggers.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from automed.study.experiment import Experiment
 PINS, VERSIONS, FILE, SECTION, PLACES, READY = (
     "pins", "versions", "experiment", "study", "places", "ready",
 )  # fmt: skip
+LOGGED_AS = "logged_as"
 
 
 class Places(msgspec.Struct, frozen=True):

@@ -22,6 +22,7 @@ from automed.space.knob import Knob
 from automed.space.source import compose, open_source
 from automed.study import record
 from automed.study.experiment import Experiment, read_experiment, with_study
+from automed.study.ledger import Ledger
 from automed.study.open import OpenStudy, read_note, reopen_study
 from automed.study.record import TrialRecord
 from automed.study.storage import sqlite_file
@@ -128,6 +129,11 @@ def _child(node: Node | None, name: str) -> Node | None:
     if not isinstance(node, MappingNode):
         return None
     return next((value for key, value in node.value if key.value == name), None)
+
+
+def hold(study: OpenStudy, reason: str) -> None:
+    """Keep workers that join from drawing trials at full size before it is known who goes on."""
+    Ledger(study.study, study.storage, study.lock, "launcher").halt(reason)
 
 
 def promote(study: OpenStudy, rung: OpenStudy, side: int) -> list[TrialRecord]:

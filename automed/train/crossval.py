@@ -21,6 +21,7 @@ from automed.train.memory import PeakMemory
 from automed.train.plan import Plan
 
 _LONG = 0.2  # seconds that a checkpoint may take and still be written after every epoch
+_BUSY = 0.05  # the same of a core's time: on a quick disk the digest and the copy are what it takes
 _BETWEEN_DEATHS = 3600.0  # seconds that a process lives on average; what Young's interval asks for
 
 
@@ -189,12 +190,12 @@ class _Run:
         Large networks on small sets would spend more time on it than a death could cost. The end of a fold is
         always written, without its learner, which nobody needs any more.
         """
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.thread_time()
         if self._checkpoint is None or (began < self._due and not learner.finished):
             return
         with self.clock.part("checkpoint"):
             state = None if learner.finished else learner.state()
             self._checkpoint.save({**asdict(self.now()), "learner": state})
         took = time.perf_counter() - began
-        if took > _LONG:
+        if took > _LONG or time.thread_time() - busy > _BUSY:
             self._due = began + took + math.sqrt(2 * took * _BETWEEN_DEATHS)

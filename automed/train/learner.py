@@ -26,6 +26,7 @@ from automed.train.plan import Plan
 from automed.train.products import multiply_convolutions
 from automed.train.random_state import RandomState
 from automed.train.replay import Replay, Waiting, open_replay
+from automed.train.windows import spare_filling
 
 _AUXILIARY_WEIGHT = 0.3  # of each auxiliary classifier's loss (Szegedy et al. 2015)
 _LOOK = 16  # steps between two looks at the training loss
@@ -300,6 +301,7 @@ def _placed(module: nn.Module, plan: Plan) -> nn.Module:
     module = module.to(plan.device).to(memory_format=torch.channels_last)
     if plan.device == "cpu" and plan.precision == "float32":
         multiply_convolutions(module)
+        spare_filling(module)
     return module
 
 

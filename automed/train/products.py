@@ -8,6 +8,8 @@ for a kernel of 1x1 the map is the other one.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 _FEW = 512  # places of a batch's maps, up to which it pays to gather what each of them sees
+_HEAVY = 2048  # of a large kernel a place for each so many weights
+_LARGE, _SMALL = 5, 64  # from this depthwise kernel on, up to so many places of a map
 _MANY = 8192  # where each sees itself alone; with a bias, which oneDNN adds by the way, no more than above
 
 
@@ -28,6 +32,8 @@ def multiply_convolutions(module: nn.Module) -> None:
     for layer in module.modules():
         if type(layer) is nn.Conv2d and _fits(layer):
             layer.__class__ = _Conv2d
+        elif type(layer) is nn.Conv2d and _fits_alone(layer):
+            layer.__class__ = _Depthwise
 
 
 def _fits(layer: nn.Conv2d) -> bool:
@@ -49,7 +55,8 @@ class _Conv2d(nn.Conv2d):
                 input.shape[2:], padding, self.kernel_size, stride, strict=True
             )
         )
-        if len(input) * height * width > (_MANY if alone and bias is None else _FEW):
+        few = max(_FEW, weight.numel() // _HEAVY)
+        if len(input) * height * width > (_MANY if alone and bias is None else few):
             return self._convolved(input, weight, bias)
         if alone:
             places = input.permute(0, 2, 3, 1)[:, :: stride[0], :: stride[1]]
@@ -61,6 +68,72 @@ class _Conv2d(nn.Conv2d):
         """As torch does it."""
         made: Tensor = super()._conv_forward(images, weight, bias)
         return made
+
+
+def _fits_alone(layer: nn.Conv2d) -> bool:
+    """A channel for itself, under a square kernel whose gradient oneDNN has no quick way for."""
+    alone = layer.groups == layer.in_channels == layer.out_channels
+    large = layer.kernel_size[0] == layer.kernel_size[1] >= _LARGE
+    same = not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
+    return alone and large and same and layer.dilation == (1, 1)
+
+
+class _Depthwise(nn.Conv2d):
+    """A depthwise convolution whose weights get their gradient from products, on small maps."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
+        small = input.ndim == 4 and input.shape[2] * input.shape[3] <= _SMALL
+        if not small or not (torch.is_grad_enabled() and weight.requires_grad):
+            made: Tensor = super()._conv_forward(input, weight, bias)
+            return made
+        stride, padding = _pair(self.stride), _pair(self.padding)
+        made = _ChannelByChannel.apply(input, weight, stride, padding)
+        return made if bias is None else made + bias[:, None, None]
+
+
+class _ChannelByChannel(torch.autograd.Function):
+    """The gradient of a weight is a sum over what pairs of places have in common; oneDNN's takes longer."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+    ) -> Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return functional.conv2d(images, weight, None, stride, padding, 1, len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight = ctx.saved_tensors
+        channels, kernel = len(weight), weight.shape[2]
+        back = None
+        if ctx.needs_input_grad[0]:
+            back = torch.ops.aten.convolution_backward(
+                gradient, images, weight, None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), channels,
+                (True, False, False),
+            )[0]  # fmt: skip
+        seen = images.permute(1, 2, 3, 0).flatten(1, 2)
+        owed = gradient.permute(1, 0, 2, 3).flatten(2)
+        pairs = torch.bmm(seen, owed).flatten(1)
+        under = _pairs(kernel, tuple(images.shape[2:]), tuple(gradient.shape[2:]), ctx.stride, ctx.padding)
+        return back, (pairs @ under.to(pairs.dtype)).view_as(weight), None, None
+
+
+@functools.cache
+def _pairs(
+    kernel: int, before: tuple[int, int], after: tuple[int, int], stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> Tensor:  # fmt: skip
+    """Which weight joins a place of the input with one of the output: (places * places, weights), 0 or 1."""
+    place = torch.arange(before[0] * before[1]).view(*before)
+    found = torch.zeros(before[0] * before[1], after[0] * after[1], kernel * kernel)
+    for row, column in itertools.product(range(after[0]), range(after[1])):
+        for down, across in itertools.product(range(kernel), repeat=2):
+            y, x = row * stride[0] + down - padding[0], column * stride[1] + across - padding[1]
+            if 0 <= y < before[0] and 0 <= x < before[1]:
+                found[place[y, x], row * after[1] + column, down * kernel + across] = 1
+    return found.flatten(0, 1)
 
 
 class _Product(torch.autograd.Function):

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from automed.audit.material import load
+from automed.auditing.material import load
 from automed.data.phantom import draw_phantom
 from automed.data.settings import Data, Group
 from automed.results.leaks import Plan, cost_of_leaks, own_config

@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import get_args
 
-from automed.audit.examine import examine
-from automed.audit.finding import Audit, Kind
-from automed.audit.material import load
+from automed.auditing.examine import examine
+from automed.auditing.finding import Audit, Kind
+from automed.auditing.material import load
 from automed.data.phantom import draw_phantom
 
 KINDS = get_args(Kind)

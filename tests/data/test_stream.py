@@ -9,7 +9,7 @@ from PIL import Image
 
 from automed.data.decode import BadPictureError
 from automed.data.npz import npz_pixels
-from automed.data.stream import open_stream
+from automed.data.stream import open_arrays, open_stream
 from automed.errors import DataError
 
 
@@ -108,3 +108,28 @@ def test_a_name_that_is_not_text_can_be_told(tmp_path: Path) -> None:
     Path(os.fsdecode(file)).write_bytes(draw(tmp_path / "a.png", 9).read_bytes())
     paths = list(read(tmp_path))
     assert [Path(path).name for path in paths] == ["a.png", r"\udcff\x0a.png"]
+
+
+def test_arrays_are_pictures_as_those_of_an_npz_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for images in (
+        rng.integers(0, 256, (3, 5, 7), np.uint8), rng.integers(0, 256, (3, 5, 7, 3), np.uint8),
+        rng.integers(0, 256, (3, 5, 7, 1), np.uint8), rng.integers(0, 5000, (3, 5, 7)).astype(np.uint16),
+    ):  # fmt: skip
+        np.savez(tmp_path / "a.npz", images=images)
+        stored = [picture.read() for picture in open_stream([tmp_path / "a.npz"])]
+        for given in (images, list(images), images[:, ::-1][:, ::-1]):
+            arrays = open_arrays(given)
+            assert arrays.count == 3
+            assert [picture.path for picture in arrays] == ["images[0]", "images[1]", "images[2]"]
+            for picture, wanted in zip(arrays, stored, strict=True):
+                assert np.array_equal(picture.read(), wanted)
+
+
+def test_each_array_of_a_list_that_is_no_picture_is_told() -> None:
+    good = np.zeros((4, 4), np.uint8)
+    with pytest.raises(DataError) as told:
+        open_arrays([good, good.astype(float), good[0], np.zeros((4, 4, 2), np.uint8), good[:0]])
+    assert [fault.message.partition(" ")[0] for fault in told.value.faults] == [
+        "images[1]", "images[2]", "images[3]", "images[4]",
+    ]  # fmt: skip

@@ -4,7 +4,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from automed.audit.finding import Null, Shift, Told
+from automed.auditing.finding import Null, Shift, Told
 from automed.data.manifest import Item, Manifest
 from automed.result import METRICS
 from automed.results.gap import Gap, find_gap, gap_lines

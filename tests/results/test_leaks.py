@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from automed.audit.cost import cost_lines
-from automed.audit.finding import Audit, Cost, Leak
-from automed.audit.material import load
+from automed.auditing.cost import cost_lines
+from automed.auditing.finding import Audit, Cost, Leak
+from automed.auditing.material import load
 from automed.config import to_flat
 from automed.data.folds import make_folds
 from automed.data.manifest import Item, Manifest

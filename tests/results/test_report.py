@@ -1,35 +1,23 @@
 import contextlib
+import importlib.util
 import json
-import os
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from automed.results.report import write_report
 from tests.browser import CHROMIUM, Browser, browser
 from tests.conftest import Shell
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a study of 45 trials that nobody trained, with a winner; its studies are below."""
-    out = tmp_path_factory.mktemp("made")
-    subprocess.run(
-        [sys.executable, str(ROOT / "studies" / "report" / "fabricate.py"), str(out), "--trials", "45",
-         "--patients", "40"],
-        check=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +25,6 @@ def page(made: Path, shell: Callable[..., Shell]) -> Path:
     """Its report."""
     assert shell(made).run("report").strip() == "written: studies/made-up/report.html"
     return made / "studies" / "made-up" / "report.html"
-
-
-@pytest.fixture
-def copy(made: Path, tmp_path: Path) -> Path:
-    """The same study, to be spoilt."""
-    shutil.copytree(made, tmp_path / "made")
-    for name in ("study.json", "data.json"):
-        file = tmp_path / "made" / "studies" / "made-up" / name
-        file.write_text(file.read_text().replace(str(made), str(tmp_path / "made")))
-    return tmp_path / "made"
 
 
 def titles(text: str) -> list[str]:
@@ -139,6 +117,33 @@ def test_a_study_that_is_not_there_is_refused(made: Path, shell: Callable[..., S
     assert "No such file" in shell(made).run("report", "-o", "nowhere/report.html", code=2)
 
 
+def test_beside_a_mistake_is_where_the_winner_looked(weighted: Path, shell: Callable[..., Shell]) -> None:
+    shell(weighted).run("report", "-o", "mapped.html")
+    text = (weighted / "mapped.html").read_text()
+    pairs = re.findall(r'<figure class="pair">.*?alt="([^"]*)"', text, re.DOTALL)
+    assert 10 < len(pairs) <= 72
+    assert all(re.search(r"taken for \w+ \(0\.\d\d\), beside its map of \w+: ", one) for one in pairs)
+    assert "of the refit on all searched pictures, which learnt from those of the first row" in text
+    assert len(text) < 3_000_000
+    shell(weighted).run("report", "--format", "md", "-o", "mapped.md")
+    assert "Grad-CAM" not in (weighted / "mapped.md").read_text()
+
+
+def test_without_weights_or_the_package_one_sentence_says_so(
+    page: Path, weighted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Maps of where it looked are missing: " in page.read_text()
+    assert 'class="pair"' not in page.read_text()
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "pytorch_grad_cam" else found(name)
+    )
+    write_report(weighted / "studies", None, weighted / "without.html", "html", storage=None)
+    text = (weighted / "without.html").read_text()
+    assert "missing: maps are drawn by the package grad-cam, which is not installed" in text
+    assert "taken for" in text
+
+
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with browser(tmp_path_factory.mktemp("profile")) as one:
@@ -181,13 +186,28 @@ def test_the_browser_would_tell(tmp_path: Path, chromium: Browser) -> None:
 
 
 @pytest.fixture
-def dashboard(made: Path, shell: Callable[..., Shell]) -> Iterator[str]:
+def dashboard(weighted: Path, shell: Callable[..., Shell]) -> Iterator[str]:
     """The address of its dashboard."""
-    process = shell(made).start("dashboard", "made-up", "--port", "0")
+    process = shell(weighted).start("dashboard", "made-up", "--port", "0")
     assert process.stdout is not None
     yield re.findall(r"http://\S+", process.stdout.readline())[0]
     process.terminate()
     process.communicate(timeout=60)
+
+
+def pictures(dashboard: str) -> dict[str, str]:
+    """The address of every picture of the study and its trials, by trial and name."""
+    _, told = details(dashboard)
+    home, _, study = dashboard.partition("/dashboard/studies/")
+    found = {
+        f"study/{one['filename']}": f"{home}/artifacts/{study}/{one['artifact_id']}"
+        for one in told["artifacts"]
+    }
+    for trial in told["trials"]:
+        for one in trial["artifacts"]:
+            address = f"{home}/artifacts/{study}/{trial['trial_id']}/{one['artifact_id']}"
+            found[f"{trial['number']}/{one['filename']}"] = address
+    return found
 
 
 def details(dashboard: str) -> tuple[str, dict[str, Any]]:
@@ -196,7 +216,7 @@ def details(dashboard: str) -> tuple[str, dict[str, Any]]:
         return address.partition("?")[0], json.load(answer)
 
 
-def test_the_dashboard_has_notes_and_plots_that_the_database_has_not(made: Path, dashboard: str) -> None:
+def test_the_dashboard_has_notes_and_plots_that_the_database_has_not(weighted: Path, dashboard: str) -> None:
     _, told = details(dashboard)
     assert len(told["trials"]) == 45
     for one in told["trials"]:
@@ -207,10 +227,53 @@ def test_the_dashboard_has_notes_and_plots_that_the_database_has_not(made: Path,
     ]
     assert titles[0] == "Every trial"
     assert told["objective_names"] == ["accuracy"]
-    database = made / "studies" / "made-up" / "study.db"
+    database = weighted / "studies" / "made-up" / "study.db"
     with contextlib.closing(sqlite3.connect(database)) as connection:
         kept = connection.execute("SELECT key FROM study_system_attributes").fetchall()
-    assert [key for (key,) in kept if "note" in key or "plotly" in key] == []
+    assert [key for (key,) in kept if re.search("note|plotly|artifact", key)] == []
+
+
+def test_the_dashboard_has_pictures_of_trials(weighted: Path, dashboard: str) -> None:
+    found = pictures(dashboard)
+    verdict = json.loads((weighted / "studies" / "made-up" / "winner" / "verdict.json").read_text())
+    best = verdict["trial"]
+    usual = {"confusion matrix.svg", "loss.svg", "accuracy.svg"}
+    assert {name.partition("/")[2] for name in found if name.startswith(f"{best}/")} == {
+        *usual,
+        "Grad-CAM.jpg",
+    }
+    assert {name.partition("/")[2] for name in found if name.startswith("study/")} == {
+        *usual, "Grad-CAM.jpg", "confusion matrix, held out.svg",
+    }  # fmt: skip
+    others = [name for name in found if not name.startswith((f"{best}/", "study/"))]
+    assert len(others) > 60
+    assert not [name for name in others if "Grad-CAM" in name], "no weights were kept of them"
+    drawings = [name for name in found if name.startswith((f"{best}/", "study/")) and name.endswith("svg")]
+    for name in [*drawings, others[0]]:
+        with urllib.request.urlopen(found[name]) as answer:
+            assert answer.headers["Content-Type"] == "image/svg+xml"
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+            text = answer.read().decode()
+        drawn = ElementTree.fromstring(text)
+        assert drawn.tag.endswith("svg")
+        if "matrix" in name and name.startswith(f"{best}/"):
+            counts = [int(one) for one in re.findall(r">(\d+)</text>", text)]
+            assert counts == [count for row in verdict["cross_validated"]["confusion"] for count in row]
+    with urllib.request.urlopen(found["study/Grad-CAM.jpg"]) as answer, Image.open(answer) as wall:
+        assert answer.headers["Content-Type"] == "image/jpeg"
+        assert wall.width > 1000
+        assert wall.height > 300
+        assert np.asarray(wall).std(axis=2).max() > 20, "maps have colour, pictures have none"
+
+
+def test_only_pictures_of_the_study_are_given(dashboard: str) -> None:
+    home, _, study = dashboard.partition("/dashboard/studies/")
+    for path in (
+        f"{study}/{'0' * 32}", f"{study}/1/{'0' * 32}", f"{study}/../../study.db", "7/..%2f..%2fstudy.db",
+        f"{study}/%2e%2e%2fstudy.db", f"99/{pictures(dashboard)['study/loss.svg'][-32:]}",
+    ):  # fmt: skip
+        with pytest.raises(urllib.error.HTTPError, match=r"40[04]"):
+            urllib.request.urlopen(f"{home}/artifacts/{path}")
 
 
 def test_nobody_writes_through_the_dashboard(dashboard: str) -> None:
@@ -248,3 +311,20 @@ def test_a_real_browser_shows_the_dashboard_and_leaves_this_machine_alone(
     asked = [one for one in chromium.requests if not one.startswith(("data:", "blob:"))]
     assert asked
     assert [one for one in asked if not one.startswith(home)] == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+def test_a_real_browser_draws_the_pictures_of_the_dashboard(dashboard: str, chromium: Browser) -> None:
+    chromium.open(dashboard)
+    shown = """[...document.images].filter((one) => one.complete && one.naturalWidth > 0
+        && one.src.includes('/artifacts/')).map((one) => one.alt)"""
+    for _ in range(300):
+        names = chromium.run(shown)
+        if len(names) >= 5:
+            break
+        chromium.run("new Promise((then) => setTimeout(then, 200))")
+    assert sorted(names) == [
+        "Grad-CAM.jpg", "accuracy.svg", "confusion matrix, held out.svg", "confusion matrix.svg", "loss.svg",
+    ]  # fmt: skip
+    home = dashboard.partition("/dashboard")[0]
+    assert [one for one in chromium.errors if home in one] == []

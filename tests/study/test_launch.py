@@ -236,6 +236,10 @@ def test_cores_and_gpus_are_shared_out(monkeypatch) -> None:
     gpus = [environment(rank, 3, ["0", "GPU-b"])["CUDA_VISIBLE_DEVICES"] for rank in range(3)]
     assert gpus == ["0", "GPU-b", "0"]
     assert environment(0, 1, [])["PATH"] == os.environ["PATH"]
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=2")
+    assert environment(0, 1, [])["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1"
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    assert environment(0, 1, [])["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0", "the user asked for none"
 
 
 def ran(number: int, state: str, seconds: float, steps: int = 0) -> record.TrialRecord:

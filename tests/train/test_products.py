@@ -51,6 +51,30 @@ def test_a_convolution_and_all_its_gradients_stay_what_they_were(
         torch.testing.assert_close(other(images), plain(images))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "size"), [(5, 1, (3, 3)), (5, 2, (6, 5)), (7, 1, (2, 2)), (7, 1, (4, 6))]
+)
+def test_a_depthwise_convolution_and_all_its_gradients_stay_what_they_were(
+    kernel: int, stride: int, size: tuple[int, int], bias: bool
+) -> None:
+    plain, other = twins(nn.Conv2d(4, 4, kernel, stride, kernel // 2, groups=4, bias=bias))
+    assert type(other) is products._Depthwise
+    images = torch.randn(3, 4, *size, dtype=torch.float64).to(memory_format=torch.channels_last)
+    found = []
+    for layer in (plain, other):
+        seen = images.clone().requires_grad_()
+        made = layer(seen)
+        made.square().sum().backward()
+        found.append([made, seen.grad, *(one.grad for one in layer.parameters())])
+    for one, wanted in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(one, wanted)
+    assert "_ChannelByChannel" in str(other(images).grad_fn) or bias
+    large = torch.randn(2, 4, 9, 9, dtype=torch.float64)
+    assert "_ChannelByChannel" not in str(other(large).grad_fn)
+    torch.testing.assert_close(other(large), plain(large))
+
+
 def test_what_does_not_learn_gets_no_gradient() -> None:
     _, layer = twins(nn.Conv2d(4, 6, 3, padding=1))
     layer.weight.requires_grad_(False)
@@ -66,7 +90,8 @@ def test_what_does_not_learn_gets_no_gradient() -> None:
     "layer",
     [
         nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3, dilation=2), nn.Conv2d(4, 4, 3, padding="same"),
-        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.Conv2d(4, 4, 3, padding=1, groups=4),
+        nn.Conv2d(4, 8, 5, padding=2, groups=4), nn.Conv2d(4, 4, 5, dilation=2, groups=4),
     ],
 )  # fmt: skip
 def test_others_are_left_alone(layer: nn.Module) -> None:
@@ -96,7 +121,7 @@ def _plain(images: Tensor, weight: Tensor, *_: object) -> Tensor:
     return functional.conv2d(images, weight, padding=1)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "convnext_atto"])
 def test_networks_learn_the_same_under_the_same_names(name: str) -> None:
     made = build_network(
         Model(name=name, image_size=64), Freeze(), Dropout(), classes=3, channels=1,
