@@ -93,6 +93,25 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Fill a new folder that takes the place of `folder` when the block ends well, and never before."""
+    folder = folder.resolve()  # a place such as . or .. has no name of its own
+    part, old = (folder.with_name(f".{folder.name}.{secrets.token_hex(8)}") for _ in range(2))
+    part.mkdir()
+    try:
+        yield part
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def asked_limit() -> int | None:
     """What `$AUTOMED_CACHE_LIMIT` allows, in bytes (0: all there is); None where it says nothing.
 

@@ -21,9 +21,10 @@ from automed.errors import Fault, ModelError
 from automed.models.settings import Model
 
 CARD = "card.json"
-VERSION = 1
-"""Raise it when a card means something else; older automeds then refuse it."""
+VERSION = 2
+"""Raise it when a card means something else, or loses a field; older automeds then refuse it."""
 _FORMAT = "automed model"
+_OTHER = "install the automed that wrote it, or make the folder again with `automed fit`"
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")  # no folder, no hidden file
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "opencv-python-headless", "safetensors")
 
@@ -71,9 +72,10 @@ class Outliers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """When a picture is flagged as unlike those that were searched (`automed.model.outliers`).
 
     A picture's score is the mean over the members of the distance to its `neighbours`-th nearest neighbour,
-    divided by the member's `scales`. So many `pictures` gave the `threshold`, which a share `quantile` of
-    them did not exceed; the networks that judged them, of folds, had not learnt from them. `held_out` is the
-    share of the held-out pictures that is flagged, None where there are none.
+    divided by the member's `scales`. So many `pictures` of so many `groups` gave the `threshold`, which a
+    share `quantile` of them did not exceed (of less than a hundred: none). The networks that judged them, of
+    folds, had not learnt from them. `held_out` is the share of the held-out pictures that is flagged, None
+    where there are none.
     """
 
     neighbours: int
@@ -81,6 +83,7 @@ class Outliers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threshold: float
     quantile: float
     pictures: int
+    groups: int
     held_out: float | None = None
 
 
@@ -186,15 +189,15 @@ def read_card(folder: Path) -> Card:
         raise ModelError(Fault("is not the card of a model of automed", file=str(file)))
     if tree.get("format_version") != VERSION:
         message = f"has the format {tree.get('format_version')!r}, and this automed knows {VERSION}"
-        raise ModelError(Fault(message, file=str(file), hint="install the automed that wrote it"))
+        raise ModelError(Fault(message, file=str(file), hint=_OTHER))
     digest = tree.pop("digest", None)
-    own = _digest(tree)  # of what stands there: a field that came later must not change it
+    if digest != _digest(tree):  # of what stands there: a field that came later must not change it
+        raise ModelError(Fault("was changed after it was written: its digest does not fit", file=str(file)))
     try:
         card = msgspec.convert(tree, Card)
     except msgspec.ValidationError as error:
-        raise ModelError(Fault(f"is damaged: {_line(error)}", file=str(file))) from None
-    if digest != own:
-        raise ModelError(Fault("was changed after it was written: its digest does not fit", file=str(file)))
+        message = f"was written by another automed: {_line(error)}"
+        raise ModelError(Fault(message, file=str(file), hint=_OTHER)) from None
     if why := _contradiction(card):
         raise ModelError(Fault(f"contradicts itself: {why}", file=str(file)))
     return card

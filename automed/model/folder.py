@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import secrets
-import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from automed.data.cache import replacing_folder
 from automed.errors import Fault, ModelError
 from automed.model.card import CARD, Card, read_card, write_card
 
@@ -33,22 +32,10 @@ def write_model(folder: Path, fill: Callable[[Path], Card]) -> Card:
         ModelError: something else stands there.
     """
     refuse_occupied(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
-    part.mkdir()
-    try:
+    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(folder) as part:
         card = fill(part)
         write_card(part, card)
-        if folder.exists():
-            old = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
-            folder.rename(old)
-            part.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return card
 
 
@@ -58,12 +45,20 @@ def refuse_occupied(folder: Path) -> None:
     Raises:
         ModelError: it does.
     """
-    if folder.is_dir() and (not any(folder.iterdir()) or (folder / CARD).exists()):
-        return
+    if folder.is_dir():
+        there = _names(folder)
+        with contextlib.suppress(ModelError):
+            if not there or there <= {CARD, *read_card(folder).files}:
+                return
     if folder.exists() or folder.is_symlink():
         raise ModelError(
             Fault("there is something else already; a model needs a folder of its own", str(folder))
         )
+
+
+def _names(folder: Path) -> set[str]:
+    """What lies in a folder, but for what a desktop hides in it and nobody reads."""
+    return {file.name for file in folder.iterdir() if not file.name.startswith(".")}
 
 
 def read_model(folder: Path) -> Card:
@@ -75,10 +70,14 @@ def read_model(folder: Path) -> Card:
     if not folder.is_dir():
         raise ModelError(Fault("is not a folder" if folder.exists() else "does not exist", file=str(folder)))
     card = read_card(folder)
-    there = {file.name for file in folder.iterdir()} - {CARD}
+    there = _names(folder) - {CARD}
     faults = [Fault("is missing", file=str(folder / name)) for name in sorted(card.files.keys() - there)]
     faults += [
-        Fault(f"does not belong to this model: {CARD} does not name it", file=str(folder / name))
+        Fault(
+            f"does not belong to this model: {CARD} does not name it",
+            file=str(folder / name),
+            hint="move it away",
+        )
         for name in sorted(there - card.files.keys())
     ]
     for name, said in sorted(card.files.items()):

@@ -147,7 +147,7 @@ class Maps:
         return max(one.places.side for one in self.drawers)
 
     def draw(self, shown: Sequence[Shown], classes: Sequence[int]) -> list[np.ndarray]:
-        """A map (size, size) of each picture's frame, the mean of the members', from 0 to 1."""
+        """A map (size, size) of each picture's frame: the mean of the members', brought to 0 to 1."""
         size = max(side for _, side in self.ways)
         whole = sum(one.share for one in self.drawers)
         found = [np.zeros((size, size), np.float32) for _ in shown]
@@ -157,7 +157,7 @@ class Maps:
             for place, each in enumerate(drawer.draw(pictures, classes)):
                 box = within(shown[place].boxes[drawer.way], shown[place].frame)
                 paste(found[place], each * np.float32(drawer.share / whole), box)
-        return found
+        return [one / max(float(one.max()), 1e-6) for one in found]
 
     def scrambled(self, *, whole: bool, seed: int = 0) -> Maps:
         """The same with weights that know nothing: of the classifiers alone, or of everything.

@@ -168,6 +168,7 @@ def _outliers(
 ) -> tuple[Outliers, list[np.ndarray], tuple[Member, ...]]:  # fmt: skip
     """Keep features of the search with every member, and find from which score on pictures are unlike."""
     inside, scales, held_out, said, kept = [], [], [], [], []
+    judged = [outliers.draw((part.gauge or part).unseen, seed) for part in parts]
     for number, (part, member) in enumerate(zip(parts, members, strict=True)):
         distance = _apart(part.gauge or part, member, manifest, seed)
         scales.append(outliers.scale_of(distance))
@@ -190,7 +191,8 @@ def _outliers(
     flagged = np.mean(held_out, axis=0) > threshold
     found = Outliers(
         neighbours=outliers.NEIGHBOURS, scales=tuple(scales), threshold=threshold, quantile=outliers.QUANTILE,
-        pictures=len(scores), held_out=float(flagged[new].mean()) if new.any() else None,
+        pictures=len(scores), groups=len(np.unique(manifest.groups[np.concatenate(judged)])),
+        held_out=float(flagged[new].mean()) if new.any() else None,
     )  # fmt: skip
     return found, said, tuple(kept)
 

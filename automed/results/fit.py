@@ -215,6 +215,10 @@ def fitted_lines(fitted: Fitted) -> list[str]:
     if fitted.deviation is not None:
         near = "as the trial's" if fitted.deviation == 0 else f"off by at most {fitted.deviation:.2g}"
         lines.insert(1, f"the folds were trained again; their out-of-fold probabilities are {near}")
+        lines.append(
+            "temperature, prediction sets and the threshold of outliers are those of one fold's network; the "
+            "mean of all is less sure of itself, its sets are larger, and it flags less"
+        )
     return [*lines, f"written: {fitted.folder}"]
 
 
@@ -225,9 +229,12 @@ def card_lines(card: Card, *, with_scores: bool = True) -> list[str]:
         lines += score_lines(card)
     found = card.outliers
     if found is not None:
+        whose = f"{found.pictures:,} searched pictures ({found.groups:,} groups)"
+        few = found.pictures * (1 - found.quantile) < 1
+        above = f"any of {whose}" if few else f"{found.quantile:.0%} of {whose}"
+        chance = f"; about 1 in {found.pictures + 1} new ones would be" if few else ""
         lines.append(
-            f"outliers: above what {found.quantile:.0%} of {found.pictures:,} searched pictures reach, "
-            "which the network that judged them had not seen"
+            f"outliers: farther off than {above}, which the network that judged them had not seen{chance}"
         )
         if found.held_out is not None:
             lines.append(f"of the held-out pictures that are new, {found.held_out:.1%} are flagged")

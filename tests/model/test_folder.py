@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from automed.errors import ModelError
 from automed.job import open_job
-from automed.model.card import CARD, Card, read_card, write_card
-from automed.model.folder import read_model, write_model
+from automed.model.card import CARD, VERSION, Card, _digest, read_card, write_card
+from automed.model.folder import read_model, refuse_occupied, write_model
 from automed.model.loaded import LoadedModel
 
 Shell = Any  # of conftest.py, which cannot be imported
@@ -52,6 +52,15 @@ def change_text(model: Path, old: str, new: str) -> None:
     text = (model / CARD).read_text()
     assert old in text
     (model / CARD).write_text(text.replace(old, new, 1))
+
+
+def another_field(model: Path) -> None:
+    """A card of an automed that knew another field, whose digest fits."""
+    tree = json.loads((model / CARD).read_text())
+    tree.pop("digest")
+    tree["mood"] = 1
+    tree["digest"] = _digest(tree)
+    (model / CARD).write_text(json.dumps(tree))
 
 
 def flip_a_bit(model: Path) -> None:
@@ -91,13 +100,17 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda model: change_text(model, '"automed model"', '"x"'), "not the card of a model of automed"
     ),
     "a newer format": (
-        lambda model: change_text(model, '"format_version": 1', '"format_version": 9'),
-        "has the format 9, and this automed knows 1",
+        lambda model: change_text(model, f'"format_version": {VERSION}', '"format_version": 9'),
+        f"has the format 9, and this automed knows {VERSION}",
     ),
     "classes swapped": (
         lambda model: change_text(model, "glioma_tumor", "meningioma_tumor"), "its digest does not fit"
     ),
-    "a field more": (lambda model: change_text(model, '"classes"', '"x": 1, "classes"'), "is damaged"),
+    "a field more": (lambda model: change_text(model, '"classes"', '"x": 1, "classes"'), "was changed"),
+    "a number that is a word": (
+        lambda model: change_text(model, '"temperature": ', '"temperature": "hot", "x": '), "was changed",
+    ),
+    "a field of another automed": (another_field, "was written by another automed"),
     "a class twice": (
         lambda model: forge(model, classes=("a", "a", "b", "c")), "contradicts itself: fewer than two classes"
     ),
@@ -175,6 +188,27 @@ def test_a_folder_of_something_else_is_left_alone(
     said = shell(finished).run("fit", "-o", str(tmp_path / "mine"), code=2)
     assert "there is something else already" in said
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_a_card_alone_makes_no_model_folder(
+    finished: Path, model: Path, tmp_path: Path, shell: Callable[..., Shell]
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / CARD).write_text("{}")
+    (model / "thesis.txt").touch()
+    for folder in (other, model):
+        before = sorted(file.name for file in folder.iterdir())
+        said = shell(finished).run("fit", "-o", str(folder), code=2)
+        assert "there is something else already" in said
+        assert sorted(file.name for file in folder.iterdir()) == before
+
+
+def test_what_a_desktop_hides_in_a_folder_does_no_harm(model: Path) -> None:
+    (model / ".DS_Store").touch()
+    card = read_model(model)
+    refuse_occupied(model)
+    assert read_model(model) == card
 
 
 def test_a_model_folder_is_replaced_whole_or_not_at_all(model: Path) -> None:

@@ -114,7 +114,9 @@ def test_several_members_are_averaged_by_their_shares() -> None:
     parts = [(member(share=0.25), fed(), 0), (member("small_cnn", share=0.75), fed(other), 0)]
     alone = [Maps([one], ways, "gradcam").draw(picture, [1])[0] for one in parts]
     both = Maps(parts, ways, "gradcam").draw(picture, [1])[0]
-    assert both == pytest.approx(0.25 * alone[0] + 0.75 * alone[1], abs=1e-5)
+    mean = 0.25 * alone[0] + 0.75 * alone[1]
+    assert mean.max() < 0.99
+    assert both == pytest.approx(mean / mean.max(), abs=1e-4)
 
 
 def test_a_member_without_places_is_left_out_and_named() -> None:
