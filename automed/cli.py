@@ -110,6 +110,12 @@ def search(
     fork: Annotated[
         str | None, typer.Option(help="Begin a new study of this name with the best of the old one.")
     ] = None,
+    learn_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STUDY", help="Try its best first: a name, a folder or URL#NAME; may be given again."
+        ),
+    ] = None,
     memory: Memory = None,
     trial_timeout: TrialTimeout = 60,
     storage_patience: StoragePatience = 10,
@@ -128,6 +134,7 @@ def search(
             seed=seed, fork=fork, storage=storage, studies=studies,
             limits=_limits(memory, trial_timeout, storage_patience),
             launcher=launcher, options=tuple(launcher_option or ()), log=tuple(log or ()),
+            learn_from=tuple(learn_from or ()),
         )
     )  # fmt: skip
 

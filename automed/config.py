@@ -87,6 +87,14 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             ),
         ),
     ] = 0
+    rungs: Annotated[
+        int,
+        setting(
+            "side of smaller pictures, on which configurations are tried first; 0: all at full size",
+            ge=0,
+            le=2048,
+        ),
+    ] = 0
     patience: Annotated[
         int, setting("epochs without progress before a fold stops; 0: train them all", ge=0)
     ] = 0

@@ -90,8 +90,8 @@ def search(
     name: str | None = None, seed: int | None = None, fork: str | None = None,
     memory: int | str | None = None, trial_timeout: float = 60, storage_patience: float = 10,
     launcher: Literal["local", "ray", "slurm"] = "local", launcher_options: str | Sequence[str] = (),
-    log: str | Sequence[str] = (), storage: str | None = None, studies: Place | None = None,
-    quiet: bool = True,
+    log: str | Sequence[str] = (), learn_from: str | Sequence[str] = (), storage: str | None = None,
+    studies: Place | None = None, quiet: bool = True,
 ) -> SearchResult:  # fmt: skip
     """Search until the study has its trials, then judge the winner; call it again to go on.
 
@@ -115,6 +115,7 @@ def search(
         launcher_options: for the cluster, `KEY=VALUE`, one or several.
         log: tell of every trial: `mlflow`, `mlflow=URI`, `tensorboard`, `tensorboard=FOLDER`, one or
             several. A logger that fails is given up with one warning; the search goes on.
+        learn_from: try the best of these studies first: a name, a folder or `URL#NAME`, one or several.
         storage: the address of a database; by default `studies/NAME/study.db`.
         studies: the folder that holds the studies.
         quiet: show nothing.
@@ -135,6 +136,7 @@ def search(
         space=str(space), data=path(data), trials=trials, hours=hours, workers=workers, name=name,
         seed=seed, fork=fork, storage=storage_address(storage), studies=root, limits=limits,
         launcher=launcher, options=texts(launcher_options), log=texts(log),
+        learn_from=texts(learn_from),
     )  # fmt: skip
     complaints: list[str] = []  # warned of at the end: a warning may be an error, and must not stop a search
     try:
@@ -165,6 +167,7 @@ def status(
     from automed.study.budget import Budget
     from automed.study.embedded import served
     from automed.study.open import reopen_study
+    from automed.study.winner import winner_of
 
     folder = find_study(studies_folder(studies), study)
     with (
@@ -172,7 +175,7 @@ def status(
         contextlib.closing(reopen_study(folder, storage=url)) as opened,
     ):
         trials = tuple(record.records(opened.study))
-    best = record.best_of(trials)
+        best = winner_of(opened, trials)
     verdict = standing_verdict(opened.folder, best)
     result = None if verdict is None else _result(opened.folder, verdict)
     total = Budget.of(opened.experiment.study).trials

@@ -16,6 +16,7 @@ from automed.errors import SpaceError
 from automed.job import open_job
 from automed.result import Network
 from automed.screen import progress_bar
+from automed.space.sample import SearchSpace
 from automed.study import record
 from automed.study.experiment import Experiment, shipped
 from automed.study.open import OpenStudy
@@ -94,8 +95,9 @@ def vet(
 
 
 def prepare_pictures(
-    opened: OpenStudy, trials: int, launcher: str, patience: float, console: Console
-) -> None:
+    opened: OpenStudy, trials: int, launcher: str, patience: float, console: Console,
+    space: SearchSpace | None = None,
+) -> None:  # fmt: skip
     """Make at once what the trials to come would make one by one, decoding every picture for each."""
     left = trials - Patience(patience)(lambda: record.counts(opened.study)).done
     if left <= 0 or launcher != "local":  # elsewhere, each worker's machine has a cache of its own
@@ -103,7 +105,7 @@ def prepare_pictures(
     from automed.study.pictures import take_stock
 
     manifest, _, _ = open_job(opened.folder)
-    stock = take_stock(opened.experiment.space, manifest, left)
+    stock = take_stock(space or opened.experiment.space, manifest, left)
     console.print(stock.line(), soft_wrap=True)
     with progress_bar(console, "preparing pictures") as advance:
         stock.prepare(advance)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -21,6 +21,7 @@ from automed.loggers.journal import Journal, Maker, facts_of
 from automed.preparing import data_path, describe, prepare_pictures, read_images, vet
 from automed.results.bounds import bound_lines
 from automed.results.explain_gap import full_verdict
+from automed.results.finalists import crown
 from automed.results.show import print_signs, print_verdict
 from automed.results.signs import Signs
 from automed.results.status import find_study
@@ -28,6 +29,7 @@ from automed.results.verdict import Verdict
 from automed.results.watch import See, refuse_unfinished, say_why, watch
 from automed.screen import make_console, progress_bar
 from automed.settings import Scalar
+from automed.space.sample import SearchSpace
 from automed.study import record
 from automed.study.budget import Budget, charge
 from automed.study.cluster import choose_site
@@ -36,10 +38,13 @@ from automed.study.embedded import is_embedded, of_this_machine, served
 from automed.study.experiment import Experiment, find_space, read_experiment, with_study
 from automed.study.join import Guest, join_study, told_apart
 from automed.study.launch import Snapshot
+from automed.study.learn import lessons_for
+from automed.study.ledger import lift_halt
 from automed.study.limits import Limits
 from automed.study.open import OpenStudy, find_database, open_study, reopen_study
 from automed.study.patience import Patience
 from automed.study.preflight import wants_costs
+from automed.study.rung import SIZE, at_full_size, at_rung, both_sizes, hold, promote, rung_folder, side_of
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Wish:
     limits: Limits = field(default_factory=Limits)
     launcher: str = "local"
     options: tuple[str, ...] = ()
+    learn_from: tuple[str, ...] = ()
     log: tuple[str, ...] = ()
     sampler: str | None = None
     pruner: str | None = None
@@ -95,8 +101,8 @@ def run_search(
         AutomedError: the search could not go on, or no trial ran to its end.
     """
     console = console or make_console()
-    with searched(wish, console, warn=warn) as (opened, snapshot):
-        return _judged(opened, snapshot.best, console)
+    with searched(wish, console, warn=warn) as (opened, _):
+        return _judged(opened, console)
 
 
 @contextlib.contextmanager
@@ -112,47 +118,86 @@ def searched(
     """
     experiment, old = _experiment(wish)
     folder = wish.studies / experiment.study.name
+    side = side_of(experiment)
     alone = of_this_machine(wish.storage, folder)
     if not is_embedded(wish.storage, folder):
         find_database(wish.storage, folder)
     site = choose_site(wish.launcher, wish.options, alone=alone, workers=wish.workers)
     makers = find_loggers(wish.log)
     asked_limit()  # a slip there is told before anything is made
+    lowest = rung_folder(folder, side) if side else folder
+    lessons = lessons_for(experiment, lowest, wish.learn_from, wish.studies, wish.storage)
     with started_ahead(site, wish.workers) as ready:
         manifest = read_images(experiment, data_path(experiment, wish.data, wish.studies), console)
         folds = make_folds(manifest, experiment.study.folds, experiment.study.seed)
         console.print(describe(experiment, manifest, folds), soft_wrap=True)
         tried = (folder / "study.json").exists() and not wants_costs(experiment)
-        networks = vet(experiment, manifest, wish.launcher, console, tried=tried)
+        sizes = both_sizes(experiment, side) if side else experiment
+        networks = vet(sizes, manifest, wish.launcher, console, tried=tried)
         with served(wish.storage, folder, make=True) as storage:
-            opened = open_study(
-                experiment, manifest, folds, folder=folder, storage=storage, old=old, networks=networks
-            )
+            begin = partial(open_study, manifest=manifest, folds=folds, storage=storage, networks=networks)
+            first: dict[str, Any] = {"old": old, "first": lessons.first}
             tell = warn or partial(console.print, soft_wrap=True)
+            for line in lessons.lines:
+                console.print(line, soft_wrap=True)
+            if side:
+                opened = begin(at_full_size(experiment), folder=folder)
+            else:
+                opened = begin(experiment, folder=folder, **first)
             with contextlib.closing(opened), _journal(opened, makers, wish, tell) as see:
-                budget = Budget.of(opened.experiment.study)
-                prepare_pictures(opened, budget.trials, wish.launcher, wish.limits.storage_patience, console)
-                charge(opened, budget, time.monotonic() - wish.began)
-                outcome = watch(opened, budget.trials, wish.workers, wish.limits, ready, console, see)
-                refuse_unfinished(outcome, opened)
-                say_why(outcome.snapshot, console)
-                yield opened, outcome.snapshot
+                if side:
+                    rung = begin(at_rung(experiment, side), folder=lowest, **first)
+                    with contextlib.closing(rung):
+                        _climb(opened, rung, sizes, wish, ready, console)
+                yield opened, _train(opened, wish, ready, console, see)
+
+
+def _train(
+    opened: OpenStudy, wish: Wish, site: Callable[[Orders], Site], console: Console, see: See | None = None,
+    space: SearchSpace | None = None,
+) -> Snapshot:  # fmt: skip
+    """Run a study to its end; pictures are made for `space` where that is more than the study's own."""
+    budget = Budget.of(opened.experiment.study)
+    prepare_pictures(opened, budget.trials, wish.launcher, wish.limits.storage_patience, console, space)
+    charge(opened, budget, time.monotonic() - wish.began)
+    outcome = watch(opened, budget.trials, wish.workers, wish.limits, site, console, see)
+    refuse_unfinished(outcome, opened)
+    say_why(outcome.snapshot, console)
+    return outcome.snapshot
+
+
+def _climb(
+    opened: OpenStudy, rung: OpenStudy, sizes: Experiment, wish: Wish, site: Callable[[Orders], Site],
+    console: Console,
+) -> None:  # fmt: skip
+    """Search on small pictures, and put the best in the queue of the study at full size."""
+    trials, full = (Budget.of(one.experiment.study).trials for one in (rung, opened))
+    small, large = (one.experiment.space.fixed[SIZE] for one in (rung, opened))
+    hold(opened, f"its first rung is not over: join '{rung.name}'")
+    console.print(f"first rung: {trials} trials at {small} px, of which {full} go on to {large} px")
+    if record.counts(rung.study).done < trials:
+        _train(rung, wish, site, console, space=sizes.space)
+    gone = ", ".join(str(one.number) for one in promote(opened, rung, int(small)))
+    lift_halt(opened.study)
+    if gone:
+        console.print(f"on to {large} px: trials {gone} of the first rung", soft_wrap=True)
 
 
 @contextlib.contextmanager
 def _journal(
     opened: OpenStudy, makers: Sequence[tuple[str, Maker]], wish: Wish, warn: Callable[[str], None]
-) -> Iterator[See]:
+) -> Iterator[See | None]:
     """What hands the search as it is now to the loggers, if there are any."""
     if not makers:
-        yield lambda shown: None  # noqa: ARG005
+        yield None
         return
     facts = Patience(wish.limits.storage_patience)(lambda: facts_of(opened))
     with contextlib.closing(Journal(makers, facts, warn)) as journal:
         yield lambda shown: journal.see(shown.trials)
 
 
-def _judged(opened: OpenStudy, winner: record.TrialRecord | None, console: Console) -> Verdict:
+def _judged(opened: OpenStudy, console: Console) -> Verdict:
+    winner = crown(opened, console)
     if winner is None:
         raise AutomedError(
             f"no trial ran to its end, so there is no winner; see why with: automed status {opened.name}"
@@ -161,7 +206,7 @@ def _judged(opened: OpenStudy, winner: record.TrialRecord | None, console: Conso
     print_verdict(verdict, console)
     trials = record.records(opened.study)
     print_signs(bound_lines(opened.experiment.objective, trials, winner), console)
-    print_signs(Signs(opened, trials).lines(), console)
+    print_signs(Signs(opened, trials).lines(winner), console)
     console.print(
         f"All of it stands in {opened.folder}; next: automed report {opened.name} (what came of it), "
         f"automed fit {opened.name} (a model to use), automed dashboard {opened.name}", soft_wrap=True,

@@ -31,3 +31,17 @@ def test_the_best_score_is_too_good_and_ours_is_not(tmp_path: Path) -> None:
     table(tmp_path / "again")
     for name in ("table.csv", "odds.csv", "each.csv"):
         assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_a_winner_among_finalists_is_told_what_it_scores(tmp_path: Path) -> None:
+    script = SCRIPT.with_name("finals.py")
+    subprocess.run(
+        [sys.executable, str(script), "--runs", "12", "--seed", "1", "--out", str(tmp_path)],
+        check=True, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
+    )  # fmt: skip
+    with (tmp_path / "finals.csv").open(newline="") as stream:
+        line = next(csv.DictReader(stream))
+    assert line["runs"] == "12"
+    first, fresh, ours = (float(line[f"{name}_bias"]) for name in ("first", "fresh", "ours"))
+    assert first > fresh > ours and abs(ours) < first / 2
+    assert float(line["gain_ours"]) <= float(line["gain_oracle"])

@@ -32,6 +32,7 @@ from automed.results.verdict import Verdict
 from automed.study import record
 from automed.study.open import OpenStudy
 from automed.study.record import TrialRecord
+from automed.study.winner import winner_of
 from automed.tasks.metrics import confusion
 
 _SVG, _JPEG = "image/svg+xml", "image/jpeg"
@@ -114,7 +115,7 @@ class Artifacts:
         with self._lock:
             if name not in self._known:
                 trials = record.records(self._opened.study)
-                best = record.best_of(trials)
+                best = winner_of(self._opened, trials)
                 self.look(best)
                 for one in trials:
                     self.of_trial(one)

@@ -26,6 +26,7 @@ from automed.study import record
 from automed.study.embedded import served
 from automed.study.open import reopen_study
 from automed.study.record import TrialRecord
+from automed.study.winner import winner_of
 
 _SENSITIVITY = 0.95
 
@@ -117,10 +118,11 @@ def calibrate(
     manifest = Manifest.read(folder / "data.json")
     winner = folder / "winner"
     with FileLock(folder / "winner.lock"):
-        verdict = standing_verdict(folder, record.best_of(trials))
+        best = winner_of(opened, trials)
+        verdict = standing_verdict(folder, best)
         faults = _class_faults(wish, manifest.classes)
         if verdict is None:
-            faults.append(_no_winner(folder.name, record.best_of(trials)))
+            faults.append(_no_winner(folder.name, best))
         if faults or verdict is None:
             raise StudyError(faults)
         found = _assess(folder, manifest, verdict, trials, wish, seed)

@@ -28,6 +28,8 @@ def scored(one: Interval | None) -> tuple[str, Cell]:
 def score_table(verdict: Verdict, honest: Honest, more: Sequence[tuple[str, Interval, int]] = ()) -> Table:
     """The winner's score as it was chosen, corrected, and held out; `more` (with groups) stands between."""
     rows: list[list[Cell]] = [["as it was chosen", f"{honest.naive:.3f}", "", f"{honest.groups:,}"]]
+    if honest.fresh is not None:
+        rows.append(["on the finalists' fresh folds", f"{honest.fresh:.3f}", "", f"{honest.groups:,}"])
     rows.append(["corrected for the choice", *scored(honest.corrected), f"{honest.groups:,}"])
     rows += [[name, *scored(interval), f"{groups:,}"] for name, interval, groups in more]
     rows += [
@@ -98,12 +100,12 @@ def temperature_text(one: Temperature, error: CalibrationError) -> str:
 
 
 def search_text(experiment: Experiment, folds: Folds, trials: Sequence[TrialRecord]) -> str:
-    """How many trials there were, what proposed them, and what chose among them."""
+    """How many trials there were, what proposed them, and what ranked them."""
     states, study = Counter(one.state for one in trials), experiment.study
     return (
         f"{len(trials):,} trials: {states['complete']:,} complete, {states['pruned']:,} pruned, "
         f"{states['failed']:,} failed; {study.sampler} proposed them, the mean {study.metric} over "
-        f"{folds.count} folds chose."
+        f"{folds.count} folds ranked them."
     )
 
 

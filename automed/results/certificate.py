@@ -26,10 +26,10 @@ from automed.results.interval import interval_text
 from automed.results.learning_curve import PARTS, LearningCurve, trainings
 from automed.results.status import find_study
 from automed.screen import make_console, progress_bar, span
-from automed.study import record
 from automed.study.embedded import served
 from automed.study.open import reopen_study
 from automed.study.record import TrialRecord
+from automed.study.winner import winner_of
 
 _START = 8.0  # seconds until a training process has loaded what it needs
 
@@ -49,7 +49,7 @@ def run_certify(
         served(storage, folder) as url,
         contextlib.closing(reopen_study(folder, storage=url)) as opened,
     ):
-        winner = record.best(opened.study)
+        winner = winner_of(opened)
         if winner is None:
             raise StudyError(f"'{opened.name}' has no complete trial yet, so there is nothing to certify")
         verdict = full_verdict(opened, winner, console)

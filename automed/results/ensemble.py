@@ -38,6 +38,7 @@ from automed.study import record
 from automed.study.embedded import served
 from automed.study.open import OpenStudy, reopen_study
 from automed.study.record import TrialRecord
+from automed.study.winner import winner_of
 from automed.study.work import TRAIN
 
 FILE = "ensemble.json"
@@ -106,7 +107,8 @@ def make_ensemble(
         AutomedError: a member could not be trained.
     """
     manifest, folds, job = open_job(opened.folder)
-    trials = [one for one in record.records(opened.study) if one.state == "complete"]
+    every = record.records(opened.study)
+    trials = [one for one in every if one.state == "complete"]
     found = load_predictions(opened.folder, manifest, folds, trials, probabilities=True)
     found = _complete(found)
     members = most_members(opened.experiment.objective, trials, members, console)
@@ -114,7 +116,7 @@ def make_ensemble(
         raise StudyError(f"'{opened.name}' has no complete trial with predictions on this machine")
     seed, metric = opened.experiment.study.seed, job.metric
     with console.status("choosing") if console.is_terminal else contextlib.nullcontext():
-        choices = selection.choose(found, metric, members)
+        choices = selection.choose(found, metric, members, _place(found, winner_of(opened, every)))
         said = selection.nested(found, metric, members)
     comparisons = [
         selection.compare(
@@ -161,6 +163,13 @@ def _complete(found: Predictions) -> Predictions:
         found, trials=found.trials[whole], predicted=found.predicted[whole],
         probability=found.probability[whole],
     )  # fmt: skip
+
+
+def _place(found: Predictions, winner: TrialRecord | None) -> int | None:
+    """Where the winner's predictions stand; None where they are not on this machine."""
+    number = None if winner is None else winner.number if winner.same_as is None else winner.same_as
+    places = np.flatnonzero(found.trials == number)
+    return int(places[0]) if len(places) else None
 
 
 def _out_of_fold_name(manifest: Manifest) -> str:

@@ -28,6 +28,7 @@ from automed.study.experiment import Experiment
 from automed.study.open import OpenStudy
 from automed.study.pins import VERSIONS, pin_lines
 from automed.study.record import TrialRecord
+from automed.study.winner import winner_of
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def gather(
     return Evidence(
         experiment=opened.experiment, manifest=manifest, folds=folds, trials=trials,
         verdict=verdict, certificate=certificate, parts=parts, temperature=temperature,
-        warnings=brief(manifest), signs=Signs(opened, trials).lines(),
+        warnings=brief(manifest), signs=Signs(opened, trials).lines(winner_of(opened, trials)),
         unused=_kinds(manifest, opened.experiment)[1], pins=pin_lines(opened.experiment, manifest, folds),
         versions=opened.study.user_attrs.get(VERSIONS, {}), versions_here=installed(),
     )  # fmt: skip

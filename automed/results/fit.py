@@ -26,10 +26,10 @@ from automed.results.refit import WEIGHTS, OnEpoch, refold, trial_folder
 from automed.results.status import find_study
 from automed.results.verdict import Verdict, held_out_parts
 from automed.screen import make_console, progress_bar
-from automed.study import record
 from automed.study.embedded import served
 from automed.study.open import OpenStudy, reopen_study
 from automed.study.record import TrialRecord
+from automed.study.winner import winner_of
 from automed.study.work import TRAIN
 
 
@@ -58,7 +58,7 @@ def run_fit(
     out = out or folder / ("model-folds" if folds else "model")
     refuse_occupied(out)
     with served(storage, folder) as url, contextlib.closing(reopen_study(folder, storage=url)) as opened:
-        winner = record.best(opened.study)
+        winner = winner_of(opened)
         if winner is None:
             raise StudyError(f"'{opened.name}' has no complete trial yet, so there is nothing to fit")
         fitted = fit(opened, winner, out, folds=folds, coverage=coverage, console=console)
@@ -183,6 +183,13 @@ def chosen_scores(verdict: Verdict) -> list[Score]:
     ]  # fmt: skip
     if honest is not None:
         left = honest.corrected
+        if honest.fresh is not None:
+            scores.append(
+                Score(
+                    name="on the finalists' fresh folds", metric=verdict.metric, pictures=honest.pictures,
+                    value=honest.fresh,
+                )
+            )  # fmt: skip
         scores.append(
             Score(
                 name=f"{told.name}, corrected for the choice", metric=verdict.metric,

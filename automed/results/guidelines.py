@@ -158,8 +158,16 @@ def _training(of: Evidence) -> str:
 def _selection(of: Evidence) -> str:
     states = Counter(one.state for one in of.trials)
     study = of.experiment.study
+    how = (
+        ""
+        if of.verdict.finals is None
+        else (
+            f"the simplest within one standard error of the best, on fresh folds, among the "
+            f"{len(of.verdict.finals.finalists)} with "
+        )
+    )
     return (
-        f"the best mean {study.metric} over the folds, of {states['complete']} complete trials "
+        f"{how}the best mean {study.metric} over the folds, of {states['complete']} complete trials "
         f"({states['pruned']} were stopped early) that {study.sampler} proposed; then refitted on all "
         f"searched pictures for {of.verdict.epochs} epochs"
     )

@@ -13,6 +13,7 @@ from filelock import FileLock
 from automed.data.folds import read_folds
 from automed.data.manifest import Manifest
 from automed.errors import AutomedError
+from automed.results.finalists import fresh_predictions
 from automed.results.honest import Honest, judge_choice, judge_held_out
 from automed.results.predictions import load_predictions
 from automed.results.refit import REFITS, WEIGHTS, OnEpoch, epochs_of, train_whole, trial_folder
@@ -20,6 +21,7 @@ from automed.results.verdict import Verdict, held_out_parts, score_held_out, sco
 from automed.study import record
 from automed.study.open import OpenStudy
 from automed.study.record import TrialRecord
+from automed.study.winner import Finals, finals_of
 from automed.study.work import TRAIN
 
 
@@ -48,9 +50,13 @@ def judge(
     """
     with FileLock(opened.folder / "winner.lock"):
         verdict = standing_verdict(opened.folder, winner) or _judge(opened, winner, on_epoch, child)
-        honest = _judge_choice(opened, winner)
-        if honest not in (None, verdict.honest):
-            verdict = msgspec.structs.replace(verdict, honest=honest)
+        trials = record.records(opened.study)
+        finals = finals_of(opened, trials)
+        if finals is not None and finals.winner != winner.number:
+            finals = None
+        honest = _judge_choice(opened, winner, trials, finals) or verdict.honest
+        if (honest, finals) != (verdict.honest, verdict.finals):
+            verdict = msgspec.structs.replace(verdict, honest=honest, finals=finals)
             verdict.write(opened.folder / "winner" / "verdict.json")
         return verdict
 
@@ -82,14 +88,15 @@ def refitted(
     return done
 
 
-def _judge_choice(opened: OpenStudy, winner: TrialRecord) -> Honest | None:
+def _judge_choice(
+    opened: OpenStudy, winner: TrialRecord, trials: Sequence[TrialRecord], finals: Finals | None
+) -> Honest | None:
     """The winner's score, corrected for having been chosen, from what lies in the study's folder.
 
     None where its predictions are gone.
     """
     folder, study = opened.folder, opened.experiment.study
     manifest = Manifest.read(folder / "data.json")
-    trials = record.records(opened.study)
     metric, seed = study.metric, study.seed
     found = load_predictions(
         folder, manifest, read_folds(folder / "folds.csv", manifest),
@@ -108,8 +115,9 @@ def _judge_choice(opened: OpenStudy, winner: TrialRecord) -> Honest | None:
             )
             for name, some in held_out_parts(manifest, index)
         ]  # fmt: skip
+    again = None if finals is None else fresh_predictions(opened, finals)
     return judge_choice(
-        found, metric, winner.number, held_out=held_out, seed=seed,
+        found, metric, winner.number, held_out=held_out, seed=seed, again=again,
         pruned=sum(one.state == "pruned" and one.same_as is None for one in trials),
     )  # fmt: skip
 

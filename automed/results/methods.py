@@ -50,9 +50,17 @@ def _scored(of: Reported) -> list[str]:
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {word(value)}"
         for name, value in (of.best.params if of.best is not None else {}).items()
     )
+    chosen = f"The configuration with the best mean {verdict.metric} over the folds was chosen"
+    if verdict.finals is not None:
+        chosen = (
+            f"The {len(verdict.finals.finalists)} configurations with the best mean {verdict.metric} over "
+            "the folds were cross-validated again on folds of the same groups, dealt anew, and the simplest "
+            "(by learnt weights, all weights, side of the pictures) within one standard error of the best "
+            "was chosen"
+        )
     text = (
-        f"The configuration with the best mean {verdict.metric} over the folds was chosen "
-        f"({settings or 'all fixed'}) and refitted on all searched pictures for {verdict.epochs} epochs."
+        f"{chosen} ({settings or 'all fixed'}) and refitted on all searched pictures for {verdict.epochs} "
+        "epochs."
     )
     if honest is not None:
         text += (

@@ -28,6 +28,7 @@ from automed.results.status import headline
 from automed.study import record
 from automed.study.open import OpenStudy
 from automed.study.record import TrialRecord
+from automed.study.winner import winner_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -77,7 +78,7 @@ class Overlay:
         self._id = opened.study._study_id
         self._path = f"/api/studies/{self._id}"
         self._artifacts = Artifacts(opened)
-        self._told: tuple[int, str, list[Figure]] = (-1, "", [])
+        self._told: tuple[object, str, list[Figure]] = (None, "", [])
 
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -103,7 +104,7 @@ class Overlay:
         """Notes where nobody wrote one, our plots, and pictures."""
         trials = self._opened.study.get_trials(deepcopy=False)
         records = record.records_of(trials)
-        metric, best = self._opened.experiment.study.metric, record.best_of(records)
+        metric, best = self._opened.experiment.study.metric, winner_of(self._opened, records)
         numbers = _numbers(trials)
         self._artifacts.look(best)
         for one in told["trials"]:
@@ -114,9 +115,9 @@ class Overlay:
                 one["note"]["body"] = trial_note(trial, metric)
             one["artifacts"] += self._artifacts.of_trial(trial)
         told["artifacts"] += self._artifacts.of_study(best)
-        done = sum(one.state in ("complete", "pruned") for one in records)
-        if done != self._told[0]:
-            self._told = done, study_note(self._opened, records), _plots(records, metric)
+        now = sum(one.state in ("complete", "pruned") for one in records), best
+        if now != self._told[0]:
+            self._told = now, study_note(self._opened, records, best), _plots(records, metric)
         if not told["note"]["body"]:
             told["note"]["body"] = self._told[1]
         told["objective_names"] = told.get("objective_names") or [metric]
@@ -144,16 +145,15 @@ def trial_note(trial: TrialRecord, metric: str) -> str:
     return "\n".join([*lines, *grid(("setting", "value"), [list(pair) for pair in told(trial.config)])])
 
 
-def study_note(opened: OpenStudy, trials: Sequence[TrialRecord]) -> str:
+def study_note(opened: OpenStudy, trials: Sequence[TrialRecord], best: TrialRecord | None) -> str:
     """The study as markdown: how far it is, what the winner scores, what mattered, what stands out."""
     lines = [f"**{headline(opened.name, trials)}**", ""]
-    best = record.best_of(trials)
     lines += [f"- {line}" for line in bound_lines(opened.experiment.objective, trials, best)]
     verdict = standing_verdict(opened.folder, best)
     if verdict is not None:
         lines += [*(f"- {line}" for line in verdict_lines(verdict)), ""]
     try:
-        signs = Signs(opened, trials).lines()
+        signs = Signs(opened, trials).lines(best)
     except AutomedError:
         signs = []
     found = [sentence(one) for one in contrasts(trials, opened.experiment.space) if one.stands]

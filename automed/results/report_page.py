@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 
 from automed import __version__
@@ -30,11 +31,13 @@ from automed.results.methods import methods
 from automed.results.mistakes import wall_of_mistakes, wall_of_suspects
 from automed.results.reported import Reported, Winner
 from automed.results.show import verdict_lines
+from automed.results.status import RUNG_TITLES
 from automed.screen import span
 from automed.sizes import size_text
 from automed.space.knob import word
 from automed.study.budget import Budget
 from automed.study.record import TrialRecord
+from automed.study.rung import RUNGS, SIZE, tale
 
 _TOLD = 8  # contrasts in sentences
 _BEST = 10  # trials in the table
@@ -47,7 +50,8 @@ def report_page(of: Reported) -> Page:
     winner = of.winner
     with decoding():
         sections = [
-            _answer(of), *_stands_out(of), _searched(of), *_course(of), *_mattered(of.mattered),
+            _answer(of), *_stands_out(of), _searched(of), *_rung(of), *_course(of), *_finalists(of),
+            *_mattered(of.mattered),
             *([] if winner is None else _of_winner(of, winner)), *_labels(of), *_certificate(of), _cost(of),
             _again(of), Section("methods", "Methods, for a paper", paragraphs=methods(of)),
         ]  # fmt: skip
@@ -103,6 +107,21 @@ def _searched(of: Reported) -> Section:
     return Section("searched", "What was searched", paragraphs=lines, parts=parts)
 
 
+def _rung(of: Reported) -> list[Section]:
+    if not of.rung:
+        return []
+    small, large = (of.experiment.space.fixed[name] for name in (RUNGS, SIZE))
+    states = Counter(one.state for one in of.rung)
+    lines = [
+        f"{len(of.rung):,} configurations were tried on pictures of {small} px first ({states['complete']:,} "
+        f"complete, {states['pruned']:,} pruned), and the best of them again at {large} px. The corrected "
+        "score is corrected for the choice at full size alone: who went on was chosen on the same pictures."
+    ]
+    rows = tale(of.trials, of.rung)
+    table = Table(RUNG_TITLES, rows, "Who went on", frozenset(range(4)))
+    return [Section("rung", "The first rung", paragraphs=lines, parts=[table])]
+
+
 def _course(of: Reported) -> list[Section]:
     metric = of.experiment.study.metric
     plots = figures.course(of.trials, metric, of.outcomes)
@@ -132,6 +151,47 @@ def _knobs(one: TrialRecord) -> str:
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {word(value)}"
         for name, value in one.params.items() if name != "model.name"
     )  # fmt: skip
+
+
+def _finalists(of: Reported) -> list[Section]:
+    finals = None if of.winner is None else of.winner.verdict.finals
+    if finals is None or of.winner is None:
+        return []
+    networks = {one.number: str(one.config.get("model.name", "")) for one in of.trials}
+    rows: list[list[Cell]] = []
+    for one in finals.finalists:
+        told: list[Cell] = [str(one.trial), networks[one.trial], f"{one.score:.4f}"]
+        if not one.fresh:
+            rows.append([*told, "", "", "", "", "could not be trained again"])
+            continue
+        behind = "" if one.trial == finals.best else f"{one.behind:.4f} ± {one.error:.4f}"
+        won: Cell = Badge("won", "good") if one.trial == finals.winner else "within" if one.near else ""
+        rows.append(
+            [
+                *told,
+                f"{one.again:.4f}",
+                f"{one.luck:+.4f}",
+                behind,
+                f"{one.learnt:,} of {one.parameters:,}",
+                won,
+            ]
+        )
+    head = (
+        "trial",
+        "network",
+        "first score",
+        "on fresh folds",
+        "too good by",
+        "behind the best",
+        "learnt",
+        "",
+    )
+    caption = (
+        "All on the same folds of the same groups, dealt anew, under another seed. The simplest within one "
+        "standard error of the best won: by learnt weights, all weights, side of the pictures, score"
+    )
+    table = Table(head, rows, caption, frozenset({0, 2, 3, 4, 5, 6}))
+    return [Section("finalists", "Which one won", parts=[table])]
 
 
 def _mattered(of: Mattered) -> list[Section]:
@@ -274,7 +334,7 @@ def _again(of: Reported) -> Section:
     total = ended if study.trials == "auto" or study.hours else Budget.of(study).trials
     command = shlex.join([
         "automed", "search", "--space", "experiment.yaml", "--data", str(of.manifest.source),
-        "--trials", str(total), "--name", study.name, "--seed", str(study.seed),
+        "--trials", str(total + len(of.rung)), "--name", study.name, "--seed", str(study.seed),
     ])  # fmt: skip
     lines = [command, "The same seed on the same kind of machine, with one worker, gives the same curves."]
     hang = [*of.pins, *(f"{name} {version}" for name, version in of.versions.items())]

@@ -34,6 +34,8 @@ from automed.study.experiment import Experiment
 from automed.study.open import OpenStudy
 from automed.study.pins import VERSIONS, pin_lines
 from automed.study.record import TrialRecord
+from automed.study.rung import rung_trials
+from automed.study.winner import winner_of
 
 _SECONDS = 8.0  # for maps, beside loading what draws them
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
@@ -58,14 +60,16 @@ class Winner:
 class Reported:
     """A study as it is told. `winner` is None before it was judged; `missing` says what could not be read.
 
-    `calibration` and `certificate` are there where somebody made them for this winner. `read` gives the
-    pixels of a picture by its path, and `attention` draws where the winner's refit looks in it, if asked for.
+    `rung` are the trials of its first rung, on small pictures, if it has one. `calibration` and `certificate`
+    are there where somebody made them for this winner. `read` gives the pixels of a picture by its path, and
+    `attention` draws where the winner's refit looks in it, if asked for.
     """
 
     experiment: Experiment
     manifest: Manifest
     folds: Folds
     trials: Sequence[TrialRecord]
+    rung: Sequence[TrialRecord]
     best: TrialRecord | None
     winner: Winner | None
     outcomes: Outcomes
@@ -89,7 +93,7 @@ def gather(opened: OpenStudy, *, maps: bool = False) -> Reported:
     """
     manifest, folds, _ = open_job(opened.folder)
     trials = record.records(opened.study)
-    best = record.best_of(trials)
+    best = winner_of(opened, trials)
     winner, missing = _winner(opened, manifest, best)
     number = None if winner is None else winner.verdict.trial
     try:
@@ -98,11 +102,12 @@ def gather(opened: OpenStudy, *, maps: bool = False) -> Reported:
         missing.append(one_line(error))
         read = _unreadable
     return Reported(
-        experiment=opened.experiment, manifest=manifest, folds=folds, trials=trials, best=best, winner=winner,
+        experiment=opened.experiment, manifest=manifest, folds=folds, trials=trials,
+        rung=rung_trials(opened), best=best, winner=winner,
         outcomes=outcomes_of(trials), mattered=what_mattered(trials, opened.experiment.space),
         calibration=_kept(opened.folder / "winner" / "calibration.json", Calibration, number),
         certificate=_kept(opened.folder / "winner" / FILE, Certificate, number),
-        signs=Signs(opened, trials).lines(), warnings=brief(manifest),
+        signs=Signs(opened, trials).lines(best), warnings=brief(manifest),
         pins=pin_lines(opened.experiment, manifest, folds),
         versions={**opened.study.user_attrs.get(VERSIONS, {}), **installed()}, missing=missing, read=read,
         attention=_attention(opened, winner, len(manifest.classes)) if maps else None,

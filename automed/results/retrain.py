@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ class Recipe:
 class Retrained:
     """Out-of-fold predictions: `probability` (n, classes) for rows `index` (n,), in the folds `fold` (n,).
 
-    `fold_scores` are of the study's metric. `held_out` (m, classes) is the mean of what the folds' networks
-    say of the manifest's held-out rows, in their order; None where nobody asked.
+    `fold_scores` are of the study's metric, `weights` how many the network has and learns. `held_out`
+    (m, classes) is the mean of what the folds' networks say of the manifest's held-out rows, in their order;
+    None where nobody asked.
     """
 
     index: np.ndarray
@@ -59,6 +60,7 @@ class Retrained:
     probability: np.ndarray
     fold_scores: tuple[float, ...]
     held_out: np.ndarray | None = None
+    weights: dict[str, int] = field(default_factory=dict)
 
 
 def retrain(
@@ -73,12 +75,10 @@ def retrain(
         on_epoch: is called after every epoch.
 
     Raises:
-        AutomedError: it could not be trained.
+        TrialError: the configuration cannot be trained on these.
+        AutomedError: it could not be trained here.
     """
-    of = [manifest.fingerprint, folds.fingerprint, recipe.job, recipe.config, recipe.seed, recipe.number]
-    of += ["held out"] if recipe.held_out else []
-    name = hashlib.blake2b(msgspec.json.encode(of), digest_size=8).hexdigest()
-    study = recipe.folder / name
+    study = _place(recipe, manifest, folds)
     trial = study / "trial"
     if not (trial / "result.json").exists():
         study.mkdir(parents=True, exist_ok=True)
@@ -86,6 +86,19 @@ def retrain(
         write_config(trial, recipe.config)
         _train(recipe, study, trial, on_epoch)
     return _read(trial, recipe)
+
+
+def retrained(recipe: Recipe, manifest: Manifest, folds: Folds) -> Retrained | None:
+    """What `retrain` gave before, on this machine; None where it was not asked."""
+    trial = _place(recipe, manifest, folds) / "trial"
+    return _read(trial, recipe) if (trial / "result.json").exists() else None
+
+
+def _place(recipe: Recipe, manifest: Manifest, folds: Folds) -> Path:
+    """A folder of its own for all that the training depends on."""
+    of = [manifest.fingerprint, folds.fingerprint, recipe.job, recipe.config, recipe.seed, recipe.number]
+    of += ["held out"] if recipe.held_out else []
+    return recipe.folder / hashlib.blake2b(msgspec.json.encode(of), digest_size=8).hexdigest()
 
 
 def without(manifest: Manifest, rows: np.ndarray) -> Manifest:
@@ -127,6 +140,7 @@ def _read(trial: Path, recipe: Recipe) -> Retrained:
     held_out = None
     try:
         told = msgspec.json.decode((trial / "result.json").read_bytes(), type=dict[str, Any])
+        weights = {name: int(told["plan"].get(name, 0)) for name in ("learnt", "parameters")}
         with np.load(trial / "out_of_fold.npz", allow_pickle=False) as kept:
             index, fold, probability = kept["index"], kept["fold"], kept["probability"]
         if recipe.held_out:
@@ -134,4 +148,4 @@ def _read(trial: Path, recipe: Recipe) -> Retrained:
                 held_out = kept["probability"]
     except (OSError, KeyError, ValueError, msgspec.DecodeError) as error:
         raise AutomedError(f"{trial}: what was trained there cannot be read: {error}") from None
-    return Retrained(index, fold, probability, tuple(told["fold_scores"]), held_out)
+    return Retrained(index, fold, probability, tuple(told["fold_scores"]), held_out, weights)

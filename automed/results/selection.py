@@ -49,27 +49,28 @@ class Choice:
 
 @dataclass(frozen=True)
 class Choices:
-    """What each way of choosing comes to; `best` are the best trials, best first."""
+    """What each way of choosing comes to: `best` are the best trials, best first, `single` the winner."""
 
     greedy: Choice
     best: tuple[int, ...]
+    single: int
 
     def predict(self, probability: np.ndarray) -> dict[str, np.ndarray]:
         """Probabilities (n, classes) of each way, from those of the trials (trials, n, classes)."""
-        best = probability[list(self.best)]
+        best, single = probability[list(self.best)], probability[self.single]
         mean = best.mean(axis=0)
         votes = np.eye(best.shape[2], dtype=np.float32)[best.argmax(axis=2)].mean(axis=0)
         return {
             GREEDY: self.greedy.mean(probability),
             MEAN: mean,
             VOTE: (votes + _TIE * mean) / (1 + _TIE),
-            SINGLE: best[0],
+            SINGLE: single,
         }
 
     @property
     def places(self) -> list[int]:
         """All trials that take part in any of them."""
-        return sorted({*self.greedy.places, *self.best})
+        return sorted({*self.greedy.places, *self.best, self.single})
 
 
 class Contender(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,13 +97,14 @@ def scores_of(found: Predictions, metric: str) -> np.ndarray:
     return np.where(np.isfinite(scores), scores, -np.inf)
 
 
-def choose(found: Predictions, metric: str, most: int) -> Choices:
+def choose(found: Predictions, metric: str, most: int, single: int | None = None) -> Choices:
     """Choose among complete trials.
 
     Args:
         found: their predictions, with probabilities.
         metric: the study's.
         most: how many different trials an ensemble may have.
+        single: the place of the one that won, where something else than its score decided that.
     """
     scores = scores_of(found, metric)
     order = np.argsort(-scores, kind="stable")
@@ -110,7 +112,8 @@ def choose(found: Predictions, metric: str, most: int) -> Choices:
     taken = _greedy(_of(found, library), metric, most)
     places, times = np.unique(library[taken], return_counts=True)
     greedy = Choice(tuple(places.tolist()), tuple((times / times.sum()).tolist()))
-    return Choices(greedy, tuple(order[:most].tolist()))
+    best = order[:most].tolist()
+    return Choices(greedy, tuple(best), best[0] if single is None else single)
 
 
 def _greedy(library: Predictions, metric: str, most: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping
 
 from rich import box
@@ -21,6 +22,7 @@ from automed.settings import Scalar, inspect_settings
 from automed.space.knob import word
 from automed.study.launch import Snapshot
 from automed.study.record import TrialRecord
+from automed.study.winner import Finals
 
 
 def told(config: Mapping[str, Scalar]) -> list[tuple[str, str]]:
@@ -116,7 +118,8 @@ def print_signs(signs: Iterable[str], console: Console) -> None:
 def verdict_lines(verdict: Verdict) -> list[str]:
     """What the winner really scores, and why the held-out score is another if it is, in sentences."""
     honest = honest_lines(verdict.honest) if verdict.honest is not None else []
-    return [*honest, *(gap_lines(verdict.gap) if verdict.gap is not None else ())]
+    finals = finals_lines(verdict.finals, verdict.metric) if verdict.finals is not None else []
+    return [*finals, *honest, *(gap_lines(verdict.gap) if verdict.gap is not None else ())]
 
 
 def honest_lines(honest: Honest) -> list[str]:
@@ -134,7 +137,13 @@ def honest_lines(honest: Honest) -> list[str]:
             f"{_within(honest.corrected)}, over {honest.groups:,} groups (BBC-CV, {honest.replicates:,} "
             "resamplings)."
         ]  # fmt: skip
-    if honest.trials == 1:
+    if honest.fresh is not None:
+        lines = [
+            f"On the fresh folds too the choice knew the pictures: with that luck taken out "
+            f"{_within(honest.corrected)}, over {honest.groups:,} groups (of BBC-CV among "
+            f"{honest.trials:,} complete trials{pruned}, {honest.replicates:,} resamplings)."
+        ]
+    elif honest.trials == 1:
         lines = [f"{honest.metric} without a choice, of one trial: {_within(honest.corrected)}, "
                  f"over {honest.groups:,} groups."]  # fmt: skip
     if honest.missing:
@@ -149,13 +158,49 @@ def honest_lines(honest: Honest) -> list[str]:
         f"{one.name}: {honest.metric} {_within(one.score)}, {one.groups:,} groups."
         for one in honest.held_out if one.score is not None
     ]  # fmt: skip
-    odds = [_odds("the first configuration tried", honest.first), _odds("the second best", honest.second)]
+    led = honest.leader is None or honest.naive >= honest.leader
+    second = "the second best" if led else "the one with the best first score"
+    odds = [_odds("the first configuration tried", honest.first), _odds(second, honest.second)]
     if any(odds):
         lines.append(
             "By a normal model of the scores, with their scatter over trials and over resampled groups, the "
             f"winner is better than {' and '.join(filter(None, odds))}."
         )
     return lines
+
+
+def finals_lines(finals: Finals, metric: str) -> list[str]:
+    """Which finalist won and why, and by how much the first scores were too good, in sentences."""
+    winner, best = finals.of(finals.winner), finals.of(finals.best)
+    count = len(finals.scored)
+    near = sum(one.near for one in finals.scored)
+    lead = f"{metric} {winner.again:.4f}"
+    many = f"Of {count} finalists, scored again on the same fresh folds, trial {winner.trial} won"
+    if count == 1:
+        lines = [f"Trial {winner.trial} was scored again: {lead} on fresh folds."]
+    elif winner is best:
+        alone = "no other is within one standard error of it"
+        simple = f"the simplest of the {near} within one standard error of it"
+        lines = [
+            f"{many}: {lead} is the best, and {alone if near == 1 else simple} ({winner.learnt:,} learnt "
+            "weights)."
+        ]
+    else:
+        lines = [
+            f"{many}: {lead} is {winner.behind:.4f} ± {winner.error:.4f} behind the best (trial "
+            f"{best.trial}, {best.again:.4f}), and of the {near} within one standard error it is the "
+            f"simplest ({winner.learnt:,} learnt weights, the best {best.learnt:,})."
+        ]
+    mean = statistics.fmean(one.luck for one in finals.scored)
+    first = f"The first score, {winner.score:.4f}, was {_too_good(winner.luck)}"
+    lines.append(first + (f"; those of all {count} on average {_too_good(mean)}." if count > 1 else "."))
+    lines += [f"Trial {one.trial} could not be trained again: {one.fault}." for one in finals.finalists
+              if one.fault]  # fmt: skip
+    return lines
+
+
+def _too_good(luck: float) -> str:
+    return f"{luck:.4f} too good" if luck > 0 else f"not too good ({-luck:.4f} below)"
 
 
 def _within(score: Interval) -> str:

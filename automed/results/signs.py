@@ -15,7 +15,6 @@ from automed.data.folds import Folds, read_folds
 from automed.data.manifest import Manifest
 from automed.errors import StudyError
 from automed.results.diagnose import Curves, Sign, diagnose_study, diagnose_trial
-from automed.study import record
 from automed.study.open import OpenStudy
 from automed.study.record import TrialRecord
 
@@ -53,15 +52,14 @@ class Signs:
         metric = self.opened.experiment.study.metric
         return diagnose_trial(trial, curves, metric, self._pictures, self._patients), missing
 
-    def lines(self) -> list[str]:
-        """Of the best trial and of the study, a line each; why there are none where that cannot be told."""
-        best = record.best_of(self.trials)
+    def lines(self, best: TrialRecord | None) -> list[str]:
+        """Of the winner and of the study, a line each; why there are none where that cannot be told."""
         try:
             of_best = [] if best is None else self.of_trial(best)[0]
             of_study = self.of_study()
         except StudyError as error:
             return [_unknown(error)]
-        named = "" if best is None else f"trial {best.number}, the best, shows"
+        named = "" if best is None else f"trial {best.number}, the winner, shows"
         return [f"{named} {sign}" for sign in of_best] + [f"the study shows {sign}" for sign in of_study]
 
     def told(self, trial: TrialRecord) -> list[str]:

@@ -26,6 +26,8 @@ from automed.study.budget import Budget, forecast
 from automed.study.embedded import served
 from automed.study.open import OpenStudy, reopen_study
 from automed.study.record import TrialRecord
+from automed.study.rung import RUNGS, SIZE, rung_trials, tale
+from automed.study.winner import winner_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -67,18 +69,23 @@ def show_status(
         there = opened.study.get_trials(deepcopy=False)
         trials = record.records_of(there)
         ahead = _ahead(opened, there, trials)
+        best = winner_of(opened, trials)
+        rung = rung_trials(opened)
     console = make_console()
     if trial is not None:
         print_trial(opened, trials, trial, console)
         return
-    verdict = standing_verdict(opened.folder, record.best_of(trials))
-    signs = Signs(opened, trials).lines()
+    verdict = standing_verdict(opened.folder, best)
+    signs = Signs(opened, trials).lines(best)
     if markdown:
-        console.print(Text(page(opened, trials, verdict, signs)), soft_wrap=True)
+        console.print(Text(page(opened, trials, verdict, signs, rung)), soft_wrap=True)
         return
     console.print(Text(headline(opened.name, trials)))
     print_signs(ahead, console)
-    console.print(_table(trials))
+    if rung:
+        console.print(Text(rung_line(opened, rung)), soft_wrap=True)
+        console.print(_rung_table(tale(trials, rung)))
+    console.print(_table(trials, best))
     if verdict is not None:
         print_verdict(verdict, console)
     print_signs(signs, console)
@@ -114,6 +121,22 @@ def headline(name: str, trials: Sequence[TrialRecord]) -> str:
     return f"{name}: {', '.join(counts)}; {span(trained)} of training"
 
 
+def rung_line(opened: OpenStudy, rung: Sequence[TrialRecord]) -> str:
+    """How far the first rung is, in one line."""
+    small, large = (opened.experiment.space.fixed[name] for name in (RUNGS, SIZE))
+    return headline(f"first rung at {small} px", rung) + f"; the best go on to {large} px"
+
+
+RUNG_TITLES = ("trial of the rung", "its score", "trial", "score at full size")
+
+
+def _rung_table(rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*RUNG_TITLES, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
 def _cells(one: TrialRecord) -> list[str]:
     folds = " ".join(f"{score:.3f}" for score in one.fold_scores)
     score = "" if one.score is None else f"{one.score:.4f}"
@@ -131,9 +154,8 @@ def _cells(one: TrialRecord) -> list[str]:
 _TITLES = ("trial", "state", "score", "folds", "ended at", "time", "network", "settings")
 
 
-def _table(trials: Sequence[TrialRecord]) -> Table:
+def _table(trials: Sequence[TrialRecord], best: TrialRecord | None) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    best = record.best_of(trials)
     for title in _TITLES[:-1]:
         right = title in ("trial", "score", "time")
         table.add_column(title, justify="right" if right else "left", no_wrap=title != "ended at")
@@ -144,12 +166,16 @@ def _table(trials: Sequence[TrialRecord]) -> Table:
 
 
 def page(
-    opened: OpenStudy, trials: Sequence[TrialRecord], verdict: Verdict | None, signs: Sequence[str] = ()
-) -> str:
+    opened: OpenStudy, trials: Sequence[TrialRecord], verdict: Verdict | None, signs: Sequence[str] = (),
+    rung: Sequence[TrialRecord] = (),
+) -> str:  # fmt: skip
     """The study as markdown: its state, the winner's scores, what stands out, every trial."""
     lines = [f"# {opened.name}", "", headline(opened.name, trials) + ".", ""]
     if verdict is not None:
         lines += _verdict_lines(verdict)
+    if rung:
+        rows = tale(trials, rung)
+        lines += ["## First rung", "", f"{rung_line(opened, rung)}.", "", *grid(RUNG_TITLES, rows), ""]
     if signs:
         lines += ["## Signs", "", *(f"- {sign}" for sign in signs), ""]
     lines += ["## Trials", "", *grid(_TITLES, [_cells(one) for one in trials]), ""]

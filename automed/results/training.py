@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from automed.errors import AutomedError
+from automed.errors import AutomedError, TrialError
 from automed.study.machine import THREADS, environment, visible_gpus
 from automed.study.process import Child, Note, ending
 from automed.study.work import TRAIN
@@ -34,6 +34,7 @@ def train_apart(
             digits.
 
     Raises:
+        TrialError: the configuration diverges, or does not fit into memory.
         AutomedError: it could not be trained.
     """
     inbox: queue.SimpleQueue[Note] = queue.SimpleQueue()
@@ -51,7 +52,10 @@ def train_apart(
                 if note.what == "exit":
                     raise AutomedError(f"{ending(event['code'])} while {what} (see {log_file})")
                 if event["event"] == "fault":
-                    raise AutomedError(f"stopped while {what}: {event['reason']} (see {log_file})")
+                    reason = f"stopped while {what}: {event['reason']} (see {log_file})"
+                    if event["kind"] in ("diverged", "memory"):
+                        raise TrialError(reason, kind=event["kind"])
+                    raise AutomedError(reason)
                 if event["event"] == "done":
                     return event
                 hear(event)

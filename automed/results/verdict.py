@@ -12,6 +12,7 @@ from automed.data.manifest import Manifest
 from automed.results.gap import Gap
 from automed.results.honest import Honest
 from automed.settings import Scalar
+from automed.study.winner import Finals
 from automed.tasks.metrics import confusion, score_classes
 
 
@@ -34,7 +35,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What a search came to. `epochs` is how long the refitted model was trained.
 
     `honest` is the winner's score, corrected for the choice, and `gap` what is known of a held-out score that
-    lies apart from it; verdicts of older versions have neither.
+    lies apart from it; verdicts of older versions have neither. `finals` tells of the finalists, if there
+    were any.
     """
 
     study: str
@@ -48,6 +50,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     epochs: int
     honest: Honest | None = None
     gap: Gap | None = None
+    finals: Finals | None = None
 
     def write(self, file: Path) -> None:
         """Write as JSON, whole or not at all."""

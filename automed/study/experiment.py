@@ -52,6 +52,20 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     pruner: Annotated[
         Literal["kfold", "none"], setting("stops trials that fall behind, or lets all of them finish")
     ] = "kfold"
+    start: Annotated[
+        Literal["none", "portfolio"],
+        setting("portfolio: configurations that did well on other images are tried first"),
+    ] = "none"
+    finalists: (
+        Annotated[
+            int,
+            setting(
+                "how many of the best are scored again on fresh folds; by default 5, at most a tenth of all",
+                ge=0, le=100,
+            ),
+        ]
+        | None
+    ) = None  # fmt: skip
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

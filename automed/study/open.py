@@ -23,14 +23,15 @@ from automed.errors import Fault, StudyError
 from automed.job import Job, write_job
 from automed.result import Network
 from automed.settings import Scalar, inspect_settings
-from automed.space.knob import Knob
-from automed.space.sample import SearchSpace, sample
+from automed.space.project import project
+from automed.space.sample import SearchSpace
 from automed.study import pins, record
 from automed.study.cost import Prices, aware
 from automed.study.experiment import Experiment, Study, read_experiment
 from automed.study.ledger import lift_halt
 from automed.study.pins import Places, pin_lines, refuse_change, version_lines, versions
 from automed.study.storage import StudyLock, connect, database_url, mask, reachable, sqlite_file
+from automed.study.winner import leaders
 
 if TYPE_CHECKING:
     import optuna
@@ -92,6 +93,7 @@ def open_study(
     storage: str | None = None,
     old: Iterable[record.TrialRecord] = (),
     networks: Sequence[Network] = (),
+    first: Sequence[tuple[str, dict[str, Scalar]]] = (),
     write_job: Callable[[Path], None] | None = None,
 ) -> OpenStudy:
     """Make the study, or check that it is the same one and go on with it.
@@ -106,6 +108,7 @@ def open_study(
         storage: a SQLAlchemy address; `study.db` in the folder by default.
         old: trials of another study; the best of them are tried first in a new one (a fork).
         networks: what the networks of the space cost, where that was counted.
+        first: configurations to try first in a new study after those, each with where it comes from.
         write_job: writes into the folder what the training process needs; `automed.job` does by default.
 
     Raises:
@@ -124,7 +127,7 @@ def open_study(
         with _closed_on_error(opened):
             _check(opened, lines)
             if not opened.study.user_attrs.get(pins.READY):
-                _make(opened, lines, old)
+                _make(opened, lines, old, first)
             if networks and not opened.study.user_attrs.get(pins.NETWORKS):
                 opened.study.set_user_attr(pins.NETWORKS, msgspec.to_builtins(networks))
             _tell_others(opened, places)
@@ -234,18 +237,26 @@ def pruner_of(experiment: Experiment) -> optuna.pruners.BasePruner:
     return KFoldPruner() if experiment.study.pruner == "kfold" else optuna.pruners.NopPruner()
 
 
-def _make(opened: OpenStudy, lines: list[str], old: Iterable[record.TrialRecord]) -> None:
+def _make(
+    opened: OpenStudy, lines: list[str], old: Iterable[record.TrialRecord],
+    more: Sequence[tuple[str, dict[str, Scalar]]],
+) -> None:  # fmt: skip
     """Pin and fill a new study; whatever of it was done before a kill is not done again."""
     study = opened.study
     study.set_user_attr(pins.VERSIONS, versions())
     study.set_user_attr(pins.PINS, lines)
     there = {trial.user_attrs.get(record.SOURCE) for trial in study.get_trials(deepcopy=False)}
     space = opened.experiment.space
-    first = [(f"start_from {rank}", values) for rank, values in enumerate(space.start_from, 1)]
+    # With a rung, all that is tried first is tried there.
+    starts = () if space.fixed.get("train.rungs") else space.start_from
+    first = [(f"start_from {rank}", values) for rank, values in enumerate(starts, 1)]
     first += [(f"fork {rank}", values) for rank, values in enumerate(heirs(space, old), 1)]
-    for source, values in first:
-        if source not in there:
-            record.enqueue(study, _searched(space, values), source=source)
+    queued: list[dict[str, Scalar]] = []
+    for source, values in [*first, *more]:
+        searched = _searched(space, values)
+        if source not in there and searched not in queued:
+            record.enqueue(study, searched, source=source)
+        queued.append(searched)
     study.set_user_attr(pins.READY, True)
 
 
@@ -259,30 +270,12 @@ def heirs(space: SearchSpace, old: Iterable[record.TrialRecord]) -> list[dict[st
 
     A knob that the old study did not search is drawn anew unless its old fixed value is legal here.
     """
-    complete = [one for one in old if one.state == "complete" and one.score is not None]
-    complete.sort(key=lambda one: (-(one.score or 0.0), one.number))
     found: list[dict[str, Scalar]] = []
-    for one in complete:
-        values = _fit(space, one)
-        if values is not None and values not in found:
+    for one in leaders(old):
+        values = project(space, one.config, one.params).values
+        if values and values not in found:
             found.append(values)
     return found[:_FORKED]
-
-
-def _fit(space: SearchSpace, old: record.TrialRecord) -> dict[str, Scalar] | None:
-    values: dict[str, Scalar] = {}
-    illegal: list[str] = []
-
-    def inherit(knob: Knob) -> Scalar:
-        value = old.config[knob.name]
-        if knob.contains(value):
-            values[knob.name] = value
-        elif knob.name in old.params:
-            illegal.append(knob.name)
-        return value
-
-    sample(space, inherit)
-    return None if illegal or not values else values
 
 
 def job_writer(experiment: Experiment, manifest: Manifest, folds: Folds) -> Callable[[Path], None]:

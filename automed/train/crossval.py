@@ -85,7 +85,7 @@ def cross_validate(
         if state is not None and state["learner"] is not None:
             learner.restore(state["learner"])
         state = None
-        run.norm_batch = learner.norm_batch
+        run.norm_batch, run.weights = learner.norm_batch, count_weights(learner)
         with contextlib.closing(learner):
             stop = _train_fold(learner, run, reporter, held_out)
         del learner  # before the next one is built beside it
@@ -97,9 +97,24 @@ def cross_validate(
         metric=material.metric,
         seconds=end.seconds,
         peak_memory=end.peak,
-        plan={**plan.record(), "norm_batch": end.norm_batch, "features": "; then ".join(end.kept)},
+        plan={
+            **plan.record(),
+            "norm_batch": end.norm_batch,
+            "features": "; then ".join(end.kept),
+            **end.weights,
+        },
         time=end.time,
     )
+
+
+def count_weights(learner: Learner) -> dict[str, int]:
+    """How many `parameters` the network has, and how many of them are `learnt` at some time."""
+    every = list(learner.module.parameters())
+    thaws = 0 < learner.config.freeze.thaw_epoch < learner.config.train.epochs
+    return {
+        "parameters": sum(one.numel() for one in every),
+        "learnt": sum(one.numel() for one in every if thaws or one.requires_grad),
+    }
 
 
 def _train_fold(learner: Learner, run: _Run, reporter: Reporter, held_out: np.ndarray | None) -> bool:
@@ -125,13 +140,14 @@ class _Progress:
     """What a checkpoint tells of a trial beside the fold that is under way.
 
     `seconds` were trained so far, and `time` tells on what; `kept` says, each answer once, what folds keep
-    of their frozen stages.
+    of their frozen stages; `weights` counts those of the network.
     """
 
     curve: list[Epoch] = field(default_factory=list)
     folds: list[FoldResult] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     norm_batch: int | None = None
+    weights: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     peak: int = 0
     time: dict[str, float] = field(default_factory=dict)
@@ -148,6 +164,7 @@ class _Run:
         self.folds = [FoldResult(**one) for one in state["folds"]] if state else []
         kept = state or asdict(_Progress())
         self._kept, self.norm_batch = list(kept["kept"]), kept["norm_batch"]
+        self.weights: dict[str, int] = kept.get("weights", {})
         self._before = {name: kept[name] for name in ("seconds", "peak", "time")}
         self._due = 0.0
         self._checkpoint, self._started, self._memory = checkpoint, time.perf_counter(), PeakMemory()
@@ -156,7 +173,7 @@ class _Run:
         """All of it."""
         before = self._before
         return _Progress(
-            self.curve, self.folds, self._kept, self.norm_batch,
+            self.curve, self.folds, self._kept, self.norm_batch, self.weights,
             seconds=before["seconds"] + time.perf_counter() - self._started,
             peak=max(before["peak"], self._memory.peak()),
             time={part: before["time"].get(part, 0.0) + self.clock.seconds.get(part, 0.0) for part in PARTS},

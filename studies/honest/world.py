@@ -22,6 +22,7 @@ paired comparison with the best trial so far after every fold.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,13 +60,21 @@ class Setting:
 
 @dataclass(frozen=True)
 class World:
-    """One search as it came out: its predictions, and the truth about each trial, on demand."""
+    """One search as it came out: its predictions, and the truth about each trial, on demand.
+
+    `gain`, `lean` and `noise` are what a trial would keep if it were trained again: its part of the skill and
+    of the taste, and (n, classes) what makes pictures hard for it, less what it alone makes of them, `own`.
+    """
 
     setting: Setting
     found: Predictions
     skill: np.ndarray
     taste: np.ndarray
     seed: int
+    gain: np.ndarray
+    lean: np.ndarray
+    noise: np.ndarray
+    own: np.ndarray
 
     def truth(self, trial: int, size: int = 40_000) -> np.ndarray:
         """(folds,) what each fold model of the trial at a place in `found` scores on fresh pictures."""
@@ -95,6 +104,65 @@ class World:
         noise += np.sqrt(rest) * rng.standard_normal(noise.shape)
         return labels, groups, _softmax(self._see(trial, 0, labels, noise.astype(np.float32)))
 
+    def again(self, trials: Sequence[int], stay: float) -> tuple[Predictions, np.ndarray]:
+        """What trials, by their places, say when they are cross-validated once more on folds dealt anew.
+
+        Args:
+            trials: their places in `found`.
+            stay: the share of what a trial alone makes of a picture that it makes of it again.
+
+        Returns:
+            Their predictions, and (trials, folds) their scores.
+        """
+        rng = np.random.default_rng([self.seed, 4])
+        setting, labels, groups = self.setting, self.found.labels, self.found.groups
+        fold = np.zeros(len(labels), np.int64)
+        for label in range(setting.classes):
+            of = np.unique(groups[labels == label])
+            deal = dict(zip(of.tolist(), (rng.permutation(len(of)) % setting.folds).tolist(), strict=True))
+            here = np.flatnonzero(labels == label)
+            fold[here] = [deal[group] for group in groups[here].tolist()]
+        skill, taste = self._models(trials, rng)
+        probabilities = []
+        for place, trial in enumerate(trials):
+            new = self.own.std() * rng.standard_normal(self.own[trial].shape)
+            noise = self.noise[trial] + np.sqrt(stay) * self.own[trial] + np.sqrt(1 - stay) * new
+            logits = noise + taste[place][fold]
+            logits[np.arange(len(labels)), labels] += skill[place][fold]
+            probabilities.append(_softmax(logits.astype(np.float32)))
+        said = np.stack(probabilities)
+        found = Predictions(
+            trials=self.found.trials[list(trials)], labels=labels, groups=groups, fold=fold,
+            classes=setting.classes, predicted=said.argmax(axis=2).astype(np.int16), probability=said,
+        )  # fmt: skip
+        weighted = Weighted(found, setting.metric)
+        return found, weighted.fold_scores(np.ones((1, weighted.groups)))[0]
+
+    def expected(self, trial: int, models: int = 20, size: int = 20_000) -> float:
+        """What a trial scores on fresh pictures when it is trained anew, on average over such models."""
+        rng = np.random.default_rng([self.seed, 5])
+        labels = np.repeat(np.arange(self.setting.classes), _whole(_shares(self.setting), size))
+        noise = rng.standard_normal((len(labels), self.setting.classes), np.float32)
+        scores = []
+        for _ in range(-(-models // self.setting.folds)):
+            skill, taste = self._models([trial], rng)
+            for one, lean in zip(skill[0], taste[0], strict=True):
+                logits = noise + lean.astype(np.float32)
+                logits[np.arange(len(labels)), labels] += np.float32(one)
+                scores.append(self._score(labels, logits))
+        return float(np.mean(scores))
+
+    def _models(self, trials: Sequence[int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Skill (trials, folds) and taste (trials, folds, classes) of models that are trained anew."""
+        setting = self.setting
+        shape = len(trials), setting.folds
+        skill = setting.level + self.gain[list(trials), None] + rng.normal(0, 0.1, setting.folds)
+        taste = self.lean[list(trials), None] + rng.normal(0, 0.1, (setting.folds, setting.classes))
+        return (
+            skill + rng.normal(0, 0.1, shape),
+            taste + rng.normal(0, 0.1, (*shape, setting.classes)),
+        )
+
     def _see(self, trial: int, fold: int, labels: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """(n, classes) logits of a fold's model for pictures with this noise in them."""
         logits = noise + self.taste[trial, fold].astype(np.float32)
@@ -114,14 +182,18 @@ def draw_world(setting: Setting, seed: int) -> World:
 
     search, proposer = _Search(setting, labels, fold), _Proposer(setting, rng)
     skills, tastes, probabilities = [], [], []
+    gains, leans, noises, owns = [], [], [], []
     while len(search.ended) < setting.trials:
         count = min(_ROUND, setting.trials - len(search.ended))
         family, gain, lean = proposer.propose(count, search.best)
         skill = setting.level + gain[:, None] + fold_skill + rng.normal(0, 0.1, (count, setting.folds))
         taste = lean[:, None] + fold_taste + rng.normal(0, 0.1, (count, setting.folds, setting.classes))
-        logits = base[family] + own * rng.standard_normal((count, len(labels), setting.classes), np.float32)
+        noise = own * rng.standard_normal((count, len(labels), setting.classes), np.float32)
+        logits = base[family] + noise
         logits += taste[:, fold]
         logits[:, np.arange(len(labels)), labels] += skill[:, fold]
+        for kept, one in ((gains, gain), (leans, lean), (noises, base[family]), (owns, noise)):
+            kept.append(one)
         skills.append(skill)
         tastes.append(taste)
         probabilities.append(_softmax(logits.astype(np.float32)))
@@ -135,7 +207,9 @@ def draw_world(setting: Setting, seed: int) -> World:
         predicted=np.where(known, probability[kept].argmax(axis=2), -1).astype(np.int16),
         probability=probability[kept] if setting.metric == "auroc" else None,
     )  # fmt: skip
-    return World(setting, found, np.concatenate(skills)[kept], np.concatenate(tastes)[kept], seed)
+    of_trials = (np.concatenate(one)[kept] for one in (skills, tastes, gains, leans, noises, owns))
+    skill, taste, *rest = of_trials
+    return World(setting, found, skill, taste, seed, *rest)
 
 
 class _Proposer:

@@ -72,14 +72,14 @@ def test_the_four_ways() -> None:
     probability = np.array(
         [[[0.4, 0.3, 0.3]], [[0.4, 0.35, 0.25]], [[0.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]], np.float32
     )
-    choices = Choices(Choice((0, 2), (0.75, 0.25)), (0, 1, 2))
+    choices = Choices(Choice((0, 2), (0.75, 0.25)), (0, 1, 2), 0)
     said = choices.predict(probability)
     assert said[GREEDY][0] == pytest.approx([0.3, 0.475, 0.225])
     assert said[MEAN][0] == pytest.approx([0.8 / 3, 1.65 / 3, 0.55 / 3])
     assert said[VOTE][0].argmax() == 0 and said[VOTE][0] == pytest.approx([2 / 3, 1 / 3, 0], abs=1e-2)
     assert said[SINGLE][0] == pytest.approx([0.4, 0.3, 0.3])
     assert choices.places == [0, 1, 2]
-    tie = Choices(Choice((0,), (1.0,)), (2, 3)).predict(probability)
+    tie = Choices(Choice((0,), (1.0,)), (2, 3), 2).predict(probability)
     assert tie[VOTE].sum() == pytest.approx(1)
 
 

@@ -67,12 +67,12 @@ def test_patients_and_pictures_are_counted_by_fold_and_class(opened: Any) -> Non
 def test_the_best_trial_and_the_study_speak_in_turn(opened: Any) -> None:
     write_curve(opened, 8, 0.69, 0.7)
     failed = [dataclasses.replace(PRUNED, number=2 + k, result=Result(fault="memory")) for k in range(3)]
-    first, second = Signs(opened, [TRIAL, PRUNED, *failed]).lines()
-    assert first.startswith("trial 0, the best, shows underfitting: the training loss is 0.69 and the")
+    first, second = Signs(opened, [TRIAL, PRUNED, *failed]).lines(TRIAL)
+    assert first.startswith("trial 0, the winner, shows underfitting: the training loss is 0.69 and the")
     assert second.startswith(
         "the study shows many trials fail: 3 of 5, most of them: memory; smaller batches"
     )
-    assert Signs(opened, []).lines() == []
+    assert Signs(opened, []).lines(None) == []
 
 
 def test_one_trial_is_told_whole(opened: Any) -> None:
