@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,9 +113,9 @@ def clock(study: optuna.Study, there: Sequence[FrozenTrial], now: datetime | Non
     Args:
         study: for what was needed before the trials.
         there: all attempts.
-        now: the time, in UTC and without a zone, as Optuna keeps it.
+        now: the time, local and without a zone, as Optuna keeps it.
     """
-    now = now or datetime.now(UTC).replace(tzinfo=None)
+    now = now or datetime.now().astimezone().replace(tzinfo=None)
     spans = sorted(_span(one, now) for one in there if one.datetime_start is not None)
     total, end = 0.0, None
     for first, last in spans:

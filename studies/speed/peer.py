@@ -36,30 +36,45 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from automed.config import TrialConfig, from_flat
 from automed.data.prepare import crop_to_content
+from automed.kfold_pruner import KFoldPruner
 from automed.models.build import Network, build_network
 from automed.models.freeze import thaw
 from automed.models.weights import weight_source
 from automed.train.random_state import RandomState
 
+EPOCHS = 4  # of the space
 Pictures = tuple[list[str], np.ndarray, np.ndarray]  # files, labels (n,), the fold of each (n,)
 
 
 class Folder(Dataset):
-    """Decodes a picture each time it is asked for."""
+    """Decodes a picture each time it is asked for; or once, where what was shrunk is kept in memory."""
 
     def __init__(
-        self, files: list[str], labels: np.ndarray, steps: albumentations.Compose, crop: bool
-    ) -> None:
+        self, files: list[str], labels: np.ndarray, steps: albumentations.Compose, crop: bool,
+        kept: dict[str, np.ndarray] | None, shrink: albumentations.Resize,
+    ) -> None:  # fmt: skip
         self.files, self.labels, self.steps, self.crop = files, labels, steps, crop
+        self.kept, self.shrink = kept, shrink
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
-        image = cv2.cvtColor(cv2.imread(self.files[row]), cv2.COLOR_BGR2RGB)
+        return self.steps(image=self._read(self.files[row]))["image"], int(self.labels[row])
+
+    def _read(self, file: str) -> np.ndarray:
+        if self.kept is not None and file in self.kept:
+            return self.kept[file]
+        image = cv2.cvtColor(cv2.imread(file), cv2.COLOR_BGR2RGB)
         if self.crop:
             image = crop_to_content(image)
-        return self.steps(image=image)["image"], int(self.labels[row])
+        if self.kept is not None:
+            image = self.kept[file] = self.shrink(image=image)["image"]
+        return image
+
+
+MEMORY: dict[tuple[int, bool], dict[str, np.ndarray]] = {}
+"""Shrunk pictures by size and crop, with `--memory`."""
 
 
 RESIZE = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}  # the first is albumentations' default
@@ -115,7 +130,7 @@ def suggest(trial: optuna.Trial) -> dict[str, object]:
         "alexnet", "alexnet_mini", "vgg11_bn", "googlenet", "small_cnn", "resnet18", "mobilenetv3_small_100",
         "tf_efficientnet_lite0", "convnext_atto", "vit_tiny_patch16_224", "davit_tiny", "inception_next_atto",
     ]  # fmt: skip
-    told: dict[str, object] = {"schedule.warmup": 1, "train.batch": 32, "train.epochs": 4}
+    told: dict[str, object] = {"schedule.warmup": 1, "train.batch": 32, "train.epochs": EPOCHS}
     told["model.name"] = trial.suggest_categorical("model.name", names)
     told["model.image_size"] = trial.suggest_categorical("model.image_size", [64, 96])
     if told["model.name"] == "tf_efficientnet_lite0":
@@ -198,8 +213,11 @@ def loaders(
         count = int(counts.max()) * len(counts)
         sampler = WeightedRandomSampler(1 / counts[labels[training]], count)
     common = {"num_workers": asked.loader, "persistent_workers": asked.loader > 0}
+    size, crop = config.model.image_size, config.preprocess.crop
+    kept = MEMORY.setdefault((size, crop), {}) if asked.memory else None
+    shrink = albumentations.Resize(size, size, interpolation=RESIZE[asked.resize])
     sets = [
-        Folder([files[row] for row in rows], labels[rows], made, config.preprocess.crop)
+        Folder([files[row] for row in rows], labels[rows], made, crop, kept, shrink)
         for rows, made in (
             (training, steps(config, network, seed, asked.resize, training=True)),
             (validation, steps(config, network, seed, asked.resize, training=False)),
@@ -317,7 +335,8 @@ def search(study: optuna.Study, pictures: Pictures, asked: argparse.Namespace) -
         cpu, wall = spent()
         with filelock.FileLock(asked.lock):  # SQLite hands one enqueued trial to two who ask at once
             there = study.get_trials(deepcopy=False)
-            if sum(one.state != optuna.trial.TrialState.WAITING for one in there) >= asked.trials:
+            begun = sum(one.state != optuna.trial.TrialState.WAITING for one in there)
+            if begun >= asked.trials or time.time() >= asked.until:
                 return ended
             trial = study.ask()
         config = from_flat(fixed if fixed is not None else suggest(trial))
@@ -347,7 +366,9 @@ def main() -> None:
     parser.add_argument("--weights", help="folder of safetensors files")
     parser.add_argument("--loader", type=int, default=0, help="processes that decode")
     parser.add_argument("--resize", choices=list(RESIZE), default="linear")
-    parser.add_argument("--no-pruning", action="store_true")
+    parser.add_argument("--memory", action="store_true", help="decode and shrink every picture once")
+    parser.add_argument("--pruner", choices=("median", "none", "kfold"), default="median")
+    parser.add_argument("--until", type=float, default=math.inf, help="no trial is begun after this time")
     parser.add_argument("--fixed", type=Path, help="JSON: one configuration instead of the space")
     parser.add_argument("--enqueue", type=Path, help="JSON: a list of parameters to try first")
     parser.add_argument("--out", type=Path, default=Path("peer.json"))
@@ -360,7 +381,10 @@ def main() -> None:
         study = optuna.create_study(
             study_name="peer", storage=asked.storage, direction="maximize", load_if_exists=True,
             sampler=optuna.samplers.TPESampler(seed=asked.seed),
-            pruner=optuna.pruners.NopPruner() if asked.no_pruning else optuna.pruners.MedianPruner(),
+            pruner={
+                "median": optuna.pruners.MedianPruner(), "none": optuna.pruners.NopPruner(),
+                "kfold": KFoldPruner(n_folds=int(pictures[2].max()) + 1, n_epochs=EPOCHS),
+            }[asked.pruner],
         )  # fmt: skip
         if asked.enqueue and not study.get_trials(deepcopy=False):
             for values in json.loads(asked.enqueue.read_text()):

@@ -154,7 +154,7 @@ class Bench:
             "peer.py", "--root", str(case.data), "--folds-file", str(case.folder / "folds.csv"),
             "--storage", f"sqlite:///{case.folder}/peer.db", "--trials", str(trials),
             "--seed", str(case.seed), "--weights", str(case.weights), "--loader", str(asked.peer_loader),
-            "--resize", asked.peer_resize, "--no-pruning", *options,
+            "--resize", asked.peer_resize, "--pruner", "none", *options,
         )  # fmt: skip
         cores = {asked.core} if processes == 1 and asked.peer_loader == 0 else None
         surroundings = measure.environment(case.folder / "none")

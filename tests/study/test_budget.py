@@ -4,6 +4,8 @@ import dataclasses
 import math
 import queue
 import threading
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -123,6 +125,28 @@ def test_a_worker_that_was_killed_has_worked_as_long_as_its_lease_was_renewed(op
     attempt(opened, 100_000, None, state="RUNNING", beat=3)
     assert 20 <= now(opened, 200_000) - now(opened, 99_999) <= 35
     assert now(opened, 100_005) - now(opened, 99_999) == pytest.approx(5)
+
+
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_from_greenwich")
+def test_the_clock_is_right_in_every_time_zone(opened) -> None:
+    opened.study.ask()  # begun by Optuna, at its own time
+    (running,) = opened.study.get_trials(deepcopy=False)
+    begun = running.datetime_start
+    opened.study._storage.set_trial_user_attr(
+        running._trial_id, record.LEASE, {"worker": "0", "host": "h", "pid": 1, "born": 0.0, "beat": 99}
+    )
+    there = opened.study.get_trials(deepcopy=False)
+    there[0].datetime_start = begun - timedelta(seconds=100)
+    assert clock(opened.study, there) == pytest.approx(100, abs=30)
 
 
 def test_what_a_command_needs_before_its_first_trial_is_on_the_clock(opened) -> None:
