@@ -363,6 +363,7 @@ def main() -> None:
     parser.add_argument("--storage", default="sqlite:///peer.db")
     parser.add_argument("--trials", type=int, default=24, help="the total in the study")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draws", type=int, help="the sampler's seed, if not the same")
     parser.add_argument("--weights", help="folder of safetensors files")
     parser.add_argument("--loader", type=int, default=0, help="processes that decode")
     parser.add_argument("--resize", choices=list(RESIZE), default="linear")
@@ -380,7 +381,7 @@ def main() -> None:
     with filelock.FileLock(asked.lock):
         study = optuna.create_study(
             study_name="peer", storage=asked.storage, direction="maximize", load_if_exists=True,
-            sampler=optuna.samplers.TPESampler(seed=asked.seed),
+            sampler=optuna.samplers.TPESampler(seed=asked.seed if asked.draws is None else asked.draws),
             pruner={
                 "median": optuna.pruners.MedianPruner(), "none": optuna.pruners.NopPruner(),
                 "kfold": KFoldPruner(n_folds=int(pictures[2].max()) + 1, n_epochs=EPOCHS),
