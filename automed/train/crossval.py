@@ -21,7 +21,8 @@ from automed.train.memory import PeakMemory
 from automed.train.plan import Plan
 
 _LONG = 0.2  # seconds that a checkpoint may take and still be written after every epoch
-_BUSY = 0.05  # the same of a core's time: on a quick disk the digest and the copy are what it takes
+_BUSY = 0.02  # the same of a core's time: on a quick disk the digest and the copy are what it takes
+_PACE = 1e9  # bytes a second of a core's time, until one was written; of adam every weight is three numbers
 _BETWEEN_DEATHS = 3600.0  # seconds that a process lives on average; what Young's interval asks for
 
 
@@ -166,7 +167,7 @@ class _Run:
         self._kept, self.norm_batch = list(kept["kept"]), kept["norm_batch"]
         self.weights: dict[str, int] = kept.get("weights", {})
         self._before = {name: kept[name] for name in ("seconds", "peak", "time")}
-        self._due = 0.0
+        self._due: float | None = None
         self._checkpoint, self._started, self._memory = checkpoint, time.perf_counter(), PeakMemory()
 
     def now(self) -> _Progress:
@@ -191,6 +192,9 @@ class _Run:
         always written, without its learner, which nobody needs any more.
         """
         began, busy = time.perf_counter(), time.thread_time()
+        if self._due is None:
+            guess = 12 * self.weights.get("learnt", 0) / _PACE
+            self._due = self._started + (_interval(guess) if guess > _BUSY else 0.0)
         if self._checkpoint is None or (began < self._due and not learner.finished):
             return
         with self.clock.part("checkpoint"):
@@ -198,4 +202,9 @@ class _Run:
             self._checkpoint.save({**asdict(self.now()), "learner": state})
         took = time.perf_counter() - began
         if took > _LONG or time.thread_time() - busy > _BUSY:
-            self._due = began + took + math.sqrt(2 * took * _BETWEEN_DEATHS)
+            self._due = began + took + _interval(took)
+
+
+def _interval(seconds: float) -> float:
+    """How long to train between two checkpoints that take so long (Young 1974)."""
+    return math.sqrt(2 * seconds * _BETWEEN_DEATHS)

@@ -215,3 +215,19 @@ def test_what_takes_long_to_write_is_written_more_seldom(
         again = trained(material, config(), folder, fate)
         assert fate.told == kept
         assert rows(again) == rows(whole)
+
+
+def test_a_short_trial_of_a_large_network_writes_only_the_ends_of_its_folds(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crossval, "_BETWEEN_DEATHS", 1e18)
+    monkeypatch.setattr(crossval, "_PACE", 1.0)
+    whole = trained(material, config(), tmp_path / "other", Fate())
+    with pytest.raises(Killed):
+        trained(material, config(), tmp_path / "one", Fate(2))
+    assert not list((tmp_path / "one").glob("*"))
+    with pytest.raises(Killed):
+        trained(material, config(), tmp_path / "two", Fate(6))
+    fate = Fate()
+    assert rows(trained(material, config(), tmp_path / "two", fate)) == rows(whole)
+    assert fate.told == (3, 1)
