@@ -103,7 +103,7 @@ def search(
         space: a space file, or the name of a shipped one.
         data: a folder of images, a CSV or an npz file; where left out, the space file says.
         trials: finished trials in the study, in total; `auto`: until there is no more to gain than noise.
-        hours: how long the study is searched, in total. Without it and `trials` the space file says.
+        hours: how long it is searched, in total; without it and `trials` the space file says.
         workers: processes that train: by default one a GPU, or one a core up to eight.
         name: the study's name, instead of the file's.
         seed: the study's seed, instead of the file's.
@@ -113,8 +113,7 @@ def search(
         storage_patience: minutes that a worker waits for a database that is away.
         launcher: where the workers run.
         launcher_options: for the cluster, `KEY=VALUE`, one or several.
-        log: tell of every trial: `mlflow`, `mlflow=URI`, `tensorboard`, `tensorboard=FOLDER`, one or
-            several. A logger that fails is given up with one warning; the search goes on.
+        log: `mlflow`, `mlflow=URI`, `tensorboard`, `tensorboard=FOLDER`; one that fails is given up.
         learn_from: try the best of these studies first: a name, a folder or `URL#NAME`, one or several.
         storage: the address of a database; by default `studies/NAME/study.db`.
         studies: the folder that holds the studies.
@@ -135,8 +134,7 @@ def search(
     wish = Wish(
         space=str(space), data=path(data), trials=trials, hours=hours, workers=workers, name=name,
         seed=seed, fork=fork, storage=storage_address(storage), studies=root, limits=limits,
-        launcher=launcher, options=texts(launcher_options), log=texts(log),
-        learn_from=texts(learn_from),
+        launcher=launcher, options=texts(launcher_options), log=texts(log), learn_from=texts(learn_from),
     )  # fmt: skip
     complaints: list[str] = []  # warned of at the end: a warning may be an error, and must not stop a search
     try:

@@ -132,7 +132,10 @@ def test_the_same_seed_gives_the_same_curves_where_costs_are_weighed(
     def curves(name: str) -> list[list[dict[str, str]]]:
         files = sorted((tmp_path / "studies" / name / "trials").glob("*/curve.csv"))
         return [
-            [{**row, "seconds": ""} for row in csv.DictReader(file.read_text().splitlines())]
+            [
+                {**row, "seconds": "", "cpu_seconds": ""}
+                for row in csv.DictReader(file.read_text().splitlines())
+            ]
             for file in files
         ]
 

@@ -168,7 +168,7 @@ def test_what_is_shown_can_be_typed(line: str) -> None:
 
 
 def test_the_file_of_all_sections_has_no_fault(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", (PAGES / "yaml.md").read_text(encoding="utf-8"), re.DOTALL)
+    text, *_ = re.findall(r"```yaml\n(.*?)```", (PAGES / "yaml.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "all.yaml").write_text(text)
     assert read_experiment(tmp_path / "all.yaml").study.name == "brain"
 

@@ -237,4 +237,6 @@ def test_every_option_of_a_verb_is_there(tmp_path: Path) -> None:
         assert offered - asked <= allowed, name
         assert asked - offered <= {"space"}, name
         seen.add(name)
-    assert seen | {"load", "Classifier", "Predictions", "SearchResult", "StudyStatus"} == set(automed.__all__)
+    assert seen | {"load", "Classifier", "Predictions", "SearchResult", "StudyStatus", "KFoldPruner"} == set(
+        automed.__all__
+    )

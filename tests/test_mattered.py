@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_planted_effects_have_their_sign_and_no_others_are_claimed(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, str(ROOT / "studies" / "mattered" / "run.py"), "--runs", "3", "--seed", "500",
+        [sys.executable, str(ROOT / "studies" / "mattered" / "run.py"), "--runs", "4", "--seed", "500",
          "--only", "automed", "--out", str(tmp_path)],
         check=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

@@ -242,7 +242,8 @@ class Attempt:
 
     def _on_fault(self, kind: str, reason: str) -> bool:
         if kind == "environment":
-            self._stop_all(reason)
+            self._ledger.halt(reason)
+            self._ledger.give_back(self._trial, reason)
         elif kind == "memory":
             self._trainer.drop()
             return self._in_smaller_pieces(reason)
@@ -271,10 +272,6 @@ class Attempt:
         self._micro_batch = max(1, (self._micro_batch or self._batch) // 2)
         self._writer.write(record.MICRO_BATCH, self._micro_batch)
         return self._admitted()
-
-    def _stop_all(self, reason: str) -> None:
-        self._ledger.halt(reason)
-        self._ledger.give_back(self._trial, reason)
 
     def _finish(self, event: dict[str, Any]) -> bool:
         result = Result(

@@ -9,7 +9,7 @@ from automed.errors import TrialError
 from automed.train.feed import Material
 from automed.train.learner import Learner
 from automed.train.plan import make_plan
-from tests.train.one_fold import TRAINING, VALIDATION, config, curve, make_learner
+from tests.train.one_fold import TRAINING, VALIDATION, config, curve, make_learner, timeless
 
 
 def test_it_learns(material: Material) -> None:
@@ -30,7 +30,7 @@ def test_the_same_seed_gives_the_same_curve_bit_for_bit_whatever_happens_around_
         second.advance()
         torch.manual_seed(0)
         np.random.seed(0)  # noqa: NPY002 - another's misdeed, which must not matter
-        together.append(dataclasses.replace(first.advance(), seconds=0.0))
+        together.append(timeless(first.advance()))
     assert together == alone
     assert curve(make_learner(material, config(), fold=1)) != alone
 
