@@ -103,10 +103,14 @@ def away(error: BaseException) -> str:
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """The error and its causes, the first cause first: it says most."""
+    import sqlalchemy
+
     links = []
     while error is not None:
         links.append(error)
-        error = error.__cause__
+        # Optuna asks once more in the same transaction: the error before that is the reason.
+        again = isinstance(error, sqlalchemy.exc.PendingRollbackError)
+        error = error.__cause__ or (error.__context__ if again else None)
     return reversed(links)
 
 
