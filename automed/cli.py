@@ -207,9 +207,14 @@ def worker(
 @app.command()
 def check(file: Annotated[str, typer.Argument(help="A space file, or the name of a shipped one.")]) -> None:
     """Show a space file as a table, or every fault in it."""
+    from automed.results.bounds import plan_text
     from automed.study.experiment import find_space, print_experiment, read_experiment
+    from automed.study.rung import side_of
 
-    print_experiment(read_experiment(find_space(file)))
+    experiment = read_experiment(find_space(file))
+    side_of(experiment)
+    print_experiment(experiment)
+    typer.echo(plan_text(experiment))
 
 
 @app.command()

@@ -211,7 +211,7 @@ def record(
     storage: Storage = None,
     studies: Studies = STUDIES,
 ) -> None:
-    """Train configurations drawn at random to their end, and keep every epoch's score as a small table."""
+    """Train configurations drawn at random to their end, in a study NAME-curves, and keep every score."""
     from automed.recording import run_record
     from automed.searching import Wish
 

@@ -125,7 +125,7 @@ def search(
         AutomedError: the search could not go on, or no trial ran to its end.
     """
     refuse_outside(
-        trials=(None if trials == "auto" else trials, 1, 1_000_000), hours=(hours, 1e-9, 10_000),
+        trials=(_counted(trials), 1, 1_000_000), hours=(hours, 1e-9, 10_000),
         workers=(workers, *_ONE_ON), seed=(seed, 0, _MOST),
     )  # fmt: skip
     from automed.searching import Wish, run_search
@@ -144,6 +144,14 @@ def search(
     for complaint in complaints:
         warnings.warn(complaint, RuntimeWarning, stacklevel=2)
     return _result((root / verdict.study).absolute(), verdict)
+
+
+def _counted(trials: int | str | None) -> int | None:
+    """The number of trials that was asked for, if it was a number."""
+    if isinstance(trials, str):
+        one_of("trials", trials, ("auto",))
+        return None
+    return trials
 
 
 def status(
@@ -187,8 +195,11 @@ def check(space: Place) -> Experiment:
         SpaceError: with every fault in it, line and column.
     """
     from automed.study.experiment import find_space, read_experiment
+    from automed.study.rung import side_of
 
-    return read_experiment(find_space(str(space)))
+    experiment = read_experiment(find_space(str(space)))
+    side_of(experiment)
+    return experiment
 
 
 def audit(

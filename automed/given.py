@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -46,8 +46,15 @@ def paths(given: Place | Sequence[Place]) -> tuple[Path, ...]:
 
 
 def texts(given: str | Sequence[str]) -> tuple[str, ...]:
-    """One text or several, as several."""
-    return (given,) if isinstance(given, str) else tuple(given)
+    """One text or several, as several.
+
+    Raises:
+        UserError: it is something else.
+    """
+    found = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    if wrong := [one for one in found if not isinstance(one, str)]:
+        raise UserError([Fault(f"{one!r} is no text") for one in wrong])
+    return found
 
 
 def refuse_outside(**told: tuple[float | None, float, float | None]) -> None:
@@ -64,7 +71,8 @@ def refuse_outside(**told: tuple[float | None, float, float | None]) -> None:
             good = least <= given and (most is None or given <= most)
         if not good:
             what = "a whole number" if kind is Integral else "a number"
-            bounds = f"of at least {least:g}" if most is None else f"from {least:g} to {most:,}"
+            above = "above 0 and up to" if 0 < least < 1e-6 else f"from {least:g} to"
+            bounds = f"of at least {least:g}" if most is None else f"{above} {most:,}"
             faults.append(Fault(f"{name} is {given!r}: give {what} {bounds}"))
     if faults:
         raise UserError(faults)

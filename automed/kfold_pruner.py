@@ -1,20 +1,6 @@
 """Stop a cross-validated trial that will not win, by what its folds and their curves let expect.
 
-For any Optuna study whose trials train K folds, one after another, on folds that are the same for all. Each
-epoch is reported at step `fold * n_epochs + epoch`, both from 0::
-
-    study = optuna.create_study(direction="maximize", pruner=KFoldPruner(n_folds=5, n_epochs=30))
-
-    def objective(trial):
-        scores = []
-        for fold in range(5):
-            for epoch in range(30):
-                score = ...
-                trial.report(score, fold * 30 + epoch)
-                if trial.should_prune():
-                    raise optuna.TrialPruned
-            scores.append(score)
-        return float(np.mean(scores))
+For any Optuna study whose trials train K folds, one after another; `KFoldPruner` shows how.
 
 One question is asked at every point: what will the trial score over all folds, and how far is that behind the
 best trial that was trained to its end?
@@ -68,6 +54,22 @@ _SETTLING = 1 / 3  # share of the epochs after `settled` in which a curve still 
 class KFoldPruner(BasePruner):
     """Ends a trial that will be behind the incumbent over all folds, by as much as can be foreseen.
 
+    The trials of the study train K folds, one after another, on folds that are the same for all. Each
+    epoch is reported at step `fold * n_epochs + epoch`, both from 0::
+
+        study = optuna.create_study(direction="maximize", pruner=KFoldPruner(n_folds=5, n_epochs=30))
+
+        def objective(trial):
+            scores = []
+            for fold in range(5):
+                for epoch in range(30):
+                    score = ...
+                    trial.report(score, fold * 30 + epoch)
+                    if trial.should_prune():
+                        raise optuna.TrialPruned
+                scores.append(score)
+            return float(np.mean(scores))
+
     Args:
         n_folds: how many folds a trial has; trials may say otherwise in `shape`.
         n_epochs: how many epochs a fold has at most; trials may say otherwise in `shape`.
@@ -77,6 +79,9 @@ class KFoldPruner(BasePruner):
         min_trials: how many must have been trained to their end before any is stopped.
         min_peers: how many must have ended a fold before one is forecast.
         smooth: how many reports are averaged, for a noisy one is no level.
+
+    Raises:
+        ValueError: one of them cannot be.
     """
 
     def __init__(
@@ -91,6 +96,14 @@ class KFoldPruner(BasePruner):
         min_peers: int = 6,
         smooth: int = 3,
     ) -> None:
+        counts = {"n_folds": n_folds, "n_epochs": n_epochs, "min_trials": min_trials, "min_peers": min_peers}
+        for name, count in {**counts, "smooth": smooth}.items():
+            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+                raise ValueError(f"{name} is {count!r}; it must be a whole number above 0")
+        if not (math.isfinite(z) and z >= 0):
+            raise ValueError(f"z is {z!r}; it must be a number of at least 0")
+        if wrong := [share for share in (*rungs, *later_rungs) if not 0 < share < 1]:
+            raise ValueError(f"rungs are shares of the epochs, between 0 and 1, not {wrong[0]!r}")
         self.n_folds, self.n_epochs, self.z = n_folds, n_epochs, z
         self.rungs, self.later_rungs = tuple(rungs), tuple(later_rungs)
         self.min_trials, self.min_peers, self.smooth = min_trials, min_peers, smooth
@@ -108,7 +121,7 @@ class KFoldPruner(BasePruner):
         """Whether the trial should end here; False wherever there is too little to go by.
 
         Raises:
-            ValueError: nobody said how many folds and epochs there are.
+            ValueError: nobody said how many folds and epochs there are, or the trial reports more.
         """
         sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
         mine = None if trial.last_step is None else self._seen(trial, sign)
@@ -151,6 +164,9 @@ class KFoldPruner(BasePruner):
             return None
         if epochs is None or folds is None:
             raise ValueError("KFoldPruner needs n_folds and n_epochs, or the user attribute 'shape'")
+        if (last := max(trial.intermediate_values)) >= epochs * folds:
+            steps = f"{folds} folds of {epochs} epochs have the steps 0 to {epochs * folds - 1}"
+            raise ValueError(f"step {last} was reported, but {steps}")
         return _Seen(trial, sign, int(epochs), int(folds))
 
     def _others(self, study: Study, trial: FrozenTrial, sign: float, folds: int) -> list[_Seen]:

@@ -35,6 +35,7 @@ from automed.study.embedded import served
 from automed.study.experiment import find_space, read_experiment, with_study
 from automed.study.open import OpenStudy, reopen_study
 from automed.study.record import TrialRecord
+from automed.study.rung import RUNGS, side_of
 
 CURVES = ("trial", "fold", "epoch", "score", "loss", "seconds")
 
@@ -56,9 +57,11 @@ def run_record(wish: Wish, out: Path, *, so_far: bool = False, console: Console 
     if not out.parent.is_dir():
         raise UserError(Fault("there is no such folder", str(out.parent)))
     experiment = read_experiment(find_space(wish.space or "phantom"))
+    if side_of(experiment):
+        raise UserError(Fault(f"{RUNGS} makes two studies of one: leave it out of what is recorded"))
     name = wish.name or f"{experiment.study.name}-curves"
     with_study(experiment, name=name)  # refuses what no folder can be called
-    asked = Wish(**{**vars(wish), "name": name, "sampler": "random", "pruner": "none"})
+    asked = Wish(**{**vars(wish), "name": name, "sampler": "random", "pruner": "none", "start": "none"})
     if so_far:
         folder = find_study(wish.studies, name)
         with (

@@ -21,7 +21,7 @@ from automed.loggers.journal import Journal, Maker, facts_of
 from automed.preparing import data_path, describe, prepare_pictures, read_images, vet
 from automed.results.bounds import bound_lines
 from automed.results.explain_gap import full_verdict
-from automed.results.finalists import crown
+from automed.results.finalists import choose_winner
 from automed.results.show import print_signs, print_verdict
 from automed.results.signs import Signs
 from automed.results.status import find_study
@@ -68,6 +68,7 @@ class Wish:
     log: tuple[str, ...] = ()
     sampler: str | None = None
     pruner: str | None = None
+    start: str | None = None
     began: float = field(default_factory=time.monotonic)
 
 
@@ -148,7 +149,7 @@ def searched(
                 if side:
                     rung = begin(at_rung(experiment, side), folder=lowest, **first)
                     with contextlib.closing(rung):
-                        _climb(opened, rung, sizes, wish, ready, console)
+                        _search_small(opened, rung, sizes, wish, ready, console)
                 yield opened, _train(opened, wish, ready, console, see)
 
 
@@ -166,7 +167,7 @@ def _train(
     return outcome.snapshot
 
 
-def _climb(
+def _search_small(
     opened: OpenStudy, rung: OpenStudy, sizes: Experiment, wish: Wish, site: Callable[[Orders], Site],
     console: Console,
 ) -> None:  # fmt: skip
@@ -197,7 +198,7 @@ def _journal(
 
 
 def _judged(opened: OpenStudy, console: Console) -> Verdict:
-    winner = crown(opened, console)
+    winner = choose_winner(opened, console)
     if winner is None:
         raise AutomedError(
             f"no trial ran to its end, so there is no winner; see why with: automed status {opened.name}"
@@ -259,7 +260,7 @@ def _experiment(wish: Wish) -> tuple[Experiment, list[record.TrialRecord]]:
     experiment = read_experiment(find_space(wish.space or "phantom"))
     changes: dict[str, Scalar | None] = {
         name: value
-        for name in ("name", "seed", "sampler", "pruner")
+        for name in ("name", "seed", "sampler", "pruner", "start")
         if (value := getattr(wish, name)) is not None
     }
     if wish.trials is not None or wish.hours is not None:  # instead of all that the file says of the end

@@ -261,3 +261,24 @@ def test_one_file_that_needs_nothing_but_optuna_and_numpy() -> None:
         )
     }  # fmt: skip
     assert names - set(sys.stdlib_module_names) == {"numpy", "optuna"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"n_epochs": 0}, {"n_folds": "5"}, {"n_folds": True}, {"z": float("nan")}, {"rungs": (2, 3)},
+        {"later_rungs": (1.0,)}, {"min_trials": 0}, {"smooth": 0},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_at_once(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong)).removeprefix("later_")):
+        KFoldPruner(**wrong)
+
+
+def test_more_epochs_than_were_told_are_not_taken_for_other_folds() -> None:
+    study = optuna.create_study(direction="maximize", pruner=KFoldPruner(n_folds=3, n_epochs=4))
+    trial = study.ask()
+    for step in range(13):
+        trial.report(0.5, step)
+    with pytest.raises(ValueError, match="3 folds of 4 epochs have the steps 0 to 11"):
+        trial.should_prune()

@@ -6,8 +6,25 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 
+from automed.screen import span
+from automed.study.budget import UNLIMITED, Budget
+from automed.study.experiment import Experiment
 from automed.study.objective import Objective, amount
 from automed.study.record import TrialRecord
+
+
+def plan_text(experiment: Experiment) -> str:
+    """When a search ends, what it maximises within which bounds, and where it begins, in one line."""
+    study, budget = experiment.study, Budget.of(experiment.study)
+    told = [] if budget.trials == UNLIMITED else [f"{budget.trials:,} trials"]
+    if budget.auto:
+        told = [f"trials until there is no more to gain, at most {budget.trials:,}"]
+    if budget.hours is not None:
+        told.append(span(budget.seconds))
+    words = [" or ".join(told), f"the highest {study.metric} over {study.folds} folds"]
+    words += [f"with {bounds_text(experiment.objective)}"] * bool(experiment.objective.bounds)
+    words += ["the portfolio first"] * (study.start == "portfolio")
+    return ", ".join(words)
 
 
 def bounds_text(objective: Objective) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from automed.data.folds import Folds
 from automed.page.parts import Cell, Heat, Range, Table
@@ -104,9 +104,27 @@ def search_text(experiment: Experiment, folds: Folds, trials: Sequence[TrialReco
     states, study = Counter(one.state for one in trials), experiment.study
     return (
         f"{len(trials):,} trials: {states['complete']:,} complete, {states['pruned']:,} pruned, "
-        f"{states['failed']:,} failed; {study.sampler} proposed them, the mean {study.metric} over "
+        f"{states['failed']:,} failed; {proposed(trials, study.sampler)}; the mean {study.metric} over "
         f"{folds.count} folds ranked them."
     )
+
+
+_FIRST = {
+    "start_from": "given in the file",
+    "fork": "the best of the study that this one was forked from",
+    "learn-from": "the best of earlier studies",
+    "portfolio": "of a list of what did well on other images",
+    "rung": "the best on smaller pictures",
+}
+"""What a trial's source begins with, and what that says of it."""
+
+
+def proposed(trials: Iterable[TrialRecord], sampler: str) -> str:
+    """Who proposed how many, such as `46 proposed by tpe, 6 of a list of what did well on other images`."""
+    kinds = Counter(one.source.partition(" ")[0] for one in trials)
+    told = [f"{kinds[kind]:,} {words}" for kind, words in _FIRST.items() if kinds[kind]]
+    drawn = sum(count for kind, count in kinds.items() if kind not in _FIRST)
+    return ", ".join([f"{drawn:,} proposed by {sampler}"] * bool(drawn or not told) + told)
 
 
 def space_table(experiment: Experiment) -> Table:

@@ -375,9 +375,7 @@ def _close_race(best: Sequence[TrialRecord]) -> Iterator[Sign]:
             f"the best five (trials {', '.join(str(one.number) for one in best)}) lie within {gap:.4f}, and "
             f"one standard error of a difference is {error:.4f} by their folds"
         )
-        yield Sign(
-            "too close to call", told, "take the simplest of them; more patients would tell them apart"
-        )
+        yield Sign("too close to call", told, "the simplest of them will do; more would tell them apart")
 
 
 def _edges(best: Sequence[TrialRecord], knob: Knob, setting: Setting) -> Iterator[Sign]:

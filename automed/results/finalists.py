@@ -32,7 +32,7 @@ from automed.screen import progress_bar, span
 from automed.study import record
 from automed.study.open import OpenStudy
 from automed.study.record import TrialRecord
-from automed.study.winner import Finalist, Finals, finals_of, keep_finals, leaders, seats, winner_of
+from automed.study.winner import Finalist, Finals, finalist_count, finals_of, keep_finals, leaders, winner_of
 from automed.study.work import TRAIN
 
 FOLDER = "finalists"
@@ -45,7 +45,7 @@ _DRAWS = 500
 def invited(opened: OpenStudy, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The trials that are to be scored again; none where that was done, or is not wished for."""
     done = sum(one.state in ("complete", "pruned") for one in trials)
-    chosen = leaders(trials)[: seats(opened.experiment.study, done)]
+    chosen = leaders(trials)[: finalist_count(opened.experiment.study, done)]
     finals = finals_of(opened, trials)
     scored = [] if finals is None else [one.trial for one in finals.finalists]
     return chosen if [one.number for one in chosen] != scored else []
@@ -61,7 +61,7 @@ def announcement(chosen: Sequence[TrialRecord]) -> str:
     )
 
 
-def crown(opened: OpenStudy, console: Console) -> TrialRecord | None:
+def choose_winner(opened: OpenStudy, console: Console) -> TrialRecord | None:
     """The winner of a search that has ended: its finalists are scored again, under a bar, if they were not.
 
     Raises:

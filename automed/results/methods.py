@@ -6,8 +6,10 @@ from collections import Counter
 
 from automed import __version__
 from automed.results.bounds import bounds_text
+from automed.results.cells import proposed
 from automed.results.reported import Reported
 from automed.space.knob import word
+from automed.study.rung import RUNGS, SIZE, promotions
 
 
 def methods(of: Reported) -> list[str]:
@@ -35,10 +37,22 @@ def methods(of: Reported) -> list[str]:
         f"{of.versions.get('timm', '')}, Optuna {of.versions.get('optuna', '')}). {len(manifest.search):,} "
         f"pictures of {groups:,} groups and {len(manifest.classes)} classes were divided into "
         f"{of.folds.count} stratified folds that split no group (seed {study.seed}).{held} "
-        f"{len(of.trials):,} configurations were proposed by {how} over {searched}; "
-        f"{states['complete']:,} were cross-validated to the end{pruned}."
+        f"Configurations of {searched} were tried: {proposed(of.rung or of.trials, how)}. "
+        f"{_small(of)}{states['complete']:,} were cross-validated to the end{pruned}."
     )
     return [first, *_scored(of)]
+
+
+def _small(of: Reported) -> str:
+    """Of a first rung, how many were tried there, and how many of them again."""
+    if not of.rung:
+        return ""
+    small, large = (of.experiment.space.fixed[name] for name in (RUNGS, SIZE))
+    again = len(promotions(of.trials, of.rung))
+    return (
+        f"These {len(of.rung):,} were cross-validated on pictures of {small} px, and the best {again:,} of "
+        f"them again at {large} px, from the start; of those "
+    )
 
 
 def _scored(of: Reported) -> list[str]:

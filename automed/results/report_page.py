@@ -36,8 +36,10 @@ from automed.screen import span
 from automed.sizes import size_text
 from automed.space.knob import word
 from automed.study.budget import Budget
+from automed.study.cost import aware
+from automed.study.learn import learnt_from
 from automed.study.record import TrialRecord
-from automed.study.rung import RUNGS, SIZE, tale
+from automed.study.rung import RUNGS, SIZE, promotions
 
 _TOLD = 8  # contrasts in sentences
 _BEST = 10  # trials in the table
@@ -117,7 +119,7 @@ def _rung(of: Reported) -> list[Section]:
         f"complete, {states['pruned']:,} pruned), and the best of them again at {large} px. The corrected "
         "score is corrected for the choice at full size alone: who went on was chosen on the same pictures."
     ]
-    rows = tale(of.trials, of.rung)
+    rows = promotions(of.trials, of.rung)
     table = Table(RUNG_TITLES, rows, "Who went on", frozenset(range(4)))
     return [Section("rung", "The first rung", paragraphs=lines, parts=[table])]
 
@@ -335,8 +337,11 @@ def _again(of: Reported) -> Section:
     command = shlex.join([
         "automed", "search", "--space", "experiment.yaml", "--data", str(of.manifest.source),
         "--trials", str(total + len(of.rung)), "--name", study.name, "--seed", str(study.seed),
+        *(word for name in learnt_from(of.rung or of.trials) for word in ("--learn-from", name)),
     ])  # fmt: skip
     lines = [command, "The same seed on the same kind of machine, with one worker, gives the same curves."]
+    if study.hours is not None and study.cost == "auto" and aware(study):
+        lines.append("For the same draws write cost: aware into its study section: without hours it is off.")
     hang = [*of.pins, *(f"{name} {version}" for name, version in of.versions.items())]
     parts = [
         Lines("experiment.yaml", of.experiment.text.splitlines()),

@@ -39,16 +39,19 @@ def told(config: Mapping[str, Scalar]) -> list[tuple[str, str]]:
     ]
 
 
-def untrainable(count: int) -> str:
-    """What is added to the number of pruned trials when some of them failed by themselves."""
-    return f" ({count} could not be trained)" if count else ""
+def unfit(trials: Iterable[TrialRecord]) -> str:
+    """What is added to the number of pruned trials when some of them were not stopped by the pruner."""
+    found = list(trials)
+    failed, beyond = sum(one.untrainable for one in found), sum(one.infeasible for one in found)
+    told = [f"{failed} could not be trained"] * bool(failed) + [f"{beyond} broke a bound"] * bool(beyond)
+    return f" ({', '.join(told)})" if told else ""
 
 
 def live_view(name: str, shown: Snapshot) -> RenderableType:
     """The search at one moment."""
     head = Text.assemble(
         (name, "bold"), f"  {shown.progress} done: {shown.complete} complete, ",
-        f"{shown.pruned} pruned{untrainable(shown.untrainable)}, {len(shown.running)} running",
+        f"{shown.pruned} pruned{unfit(shown.trials)}, {len(shown.running)} running",
         f", {shown.failed} tried again" if shown.failed else "",
     )  # fmt: skip
     left = "" if shown.forecast is None else shown.forecast.words()
@@ -200,7 +203,7 @@ def finals_lines(finals: Finals, metric: str) -> list[str]:
 
 
 def _too_good(luck: float) -> str:
-    return f"{luck:.4f} too good" if luck > 0 else f"not too good ({-luck:.4f} below)"
+    return f"{luck:.4f} too good" if luck > 0 else f"not too good (the fresh one is {-luck:.4f} higher)"
 
 
 def _within(score: Interval) -> str:

@@ -17,7 +17,7 @@ from automed.result import METRICS
 from automed.results.bounds import bound_lines
 from automed.results.judge import standing_verdict
 from automed.results.one_trial import print_trial, state
-from automed.results.show import print_signs, print_verdict, told, untrainable, value_text, verdict_lines
+from automed.results.show import print_signs, print_verdict, told, unfit, value_text, verdict_lines
 from automed.results.signs import Signs
 from automed.results.verdict import Scored, Verdict
 from automed.screen import make_console, span
@@ -26,7 +26,7 @@ from automed.study.budget import Budget, forecast
 from automed.study.embedded import served
 from automed.study.open import OpenStudy, reopen_study
 from automed.study.record import TrialRecord
-from automed.study.rung import RUNGS, SIZE, rung_trials, tale
+from automed.study.rung import RUNGS, SIZE, promotions, rung_trials
 from automed.study.winner import winner_of
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def show_status(
     ):
         there = opened.study.get_trials(deepcopy=False)
         trials = record.records_of(there)
-        ahead = _ahead(opened, there, trials)
         best = winner_of(opened, trials)
+        ahead = _ahead(opened, there, trials, best)
         rung = rung_trials(opened)
     console = make_console()
     if trial is not None:
@@ -84,15 +84,19 @@ def show_status(
     print_signs(ahead, console)
     if rung:
         console.print(Text(rung_line(opened, rung)), soft_wrap=True)
-        console.print(_rung_table(tale(trials, rung)))
-    console.print(_table(trials, best))
+        side = opened.experiment.space.fixed[RUNGS]
+        console.print(f"its trials: automed status rung-{side} --studies {opened.folder}", soft_wrap=True)
+        if promoted := promotions(trials, rung):
+            console.print(_rung_table(promoted))
+    if trials:
+        console.print(_table(trials, best))
     if verdict is not None:
         print_verdict(verdict, console)
     print_signs(signs, console)
 
 
 def _ahead(
-    opened: OpenStudy, there: Sequence[FrozenTrial], trials: Sequence[TrialRecord]
+    opened: OpenStudy, there: Sequence[FrozenTrial], trials: Sequence[TrialRecord], best: TrialRecord | None
 ) -> list[str]:  # fmt: skip
     """How far the study is, when it will end, and what more trials may gain, a line each."""
     budget = Budget.of(opened.experiment.study)
@@ -108,7 +112,7 @@ def _ahead(
         line += f"; {seen.words()}"
     hopes = stopping.expect(trials)
     lines = [line] if hopes is None else [line, hopes.words()]
-    return [*lines, *bound_lines(opened.experiment.objective, trials, record.best_of(trials))]
+    return [*lines, *bound_lines(opened.experiment.objective, trials, best)]
 
 
 def headline(name: str, trials: Sequence[TrialRecord]) -> str:
@@ -116,7 +120,7 @@ def headline(name: str, trials: Sequence[TrialRecord]) -> str:
     states = [state(one) for one in trials]
     names = ["complete", "pruned", "running", "waiting"] + ["interrupted"] * ("interrupted" in states)
     counts = [f"{states.count(name)} {name}" for name in names]
-    counts[1] += untrainable(sum(one.untrainable for one in trials))
+    counts[1] += unfit(trials)
     trained = sum(one.seconds for one in trials)
     return f"{name}: {', '.join(counts)}; {span(trained)} of training"
 
@@ -174,7 +178,7 @@ def page(
     if verdict is not None:
         lines += _verdict_lines(verdict)
     if rung:
-        rows = tale(trials, rung)
+        rows = promotions(trials, rung)
         lines += ["## First rung", "", f"{rung_line(opened, rung)}.", "", *grid(RUNG_TITLES, rows), ""]
     if signs:
         lines += ["## Signs", "", *(f"- {sign}" for sign in signs), ""]

@@ -8,9 +8,8 @@ from rich.console import Console
 from rich.live import Live
 
 from automed.errors import AutomedError, Interrupted
-from automed.results.show import live_view, untrainable
+from automed.results.show import live_view, unfit
 from automed.screen import span
-from automed.study.budget import UNLIMITED
 from automed.study.crew import Orders, Site
 from automed.study.launch import Outcome, Snapshot, launch
 from automed.study.limits import Limits
@@ -69,7 +68,7 @@ class _Lines:
         if shown.done == self._done and shown.elapsed - self._told < _QUIET_EVERY:
             return
         self._done, self._told = shown.done, shown.elapsed
-        pruned = f"{shown.pruned} pruned{untrainable(shown.untrainable)}"
+        pruned = f"{shown.pruned} pruned{unfit(shown.trials)}"
         best = "" if shown.best is None else f"; best {shown.best.score:.4f} (trial {shown.best.number})"
         left = "" if shown.forecast is None or shown.over else f"; {shown.forecast.words()}"
         left += f"; {shown.hopes}" if shown.hopes else ""
@@ -104,10 +103,4 @@ def refuse_unfinished(outcome: Outcome, opened: OpenStudy) -> None:
     if outcome.halted:
         raise AutomedError(f"the search was stopped: {outcome.halted}; logs are in {opened.folder / 'logs'}")
     if outcome.interrupted:
-        shown = outcome.snapshot
-        left = (
-            f"{shown.progress} done"
-            if shown.total == UNLIMITED
-            else f"{shown.total - shown.done} trials to go"
-        )
-        raise Interrupted(f"stopped with {left}; the same command goes on from here")
+        raise Interrupted(f"stopped after {outcome.snapshot.progress}; the same command goes on from here")

@@ -61,11 +61,15 @@ def project(
             )
     if outside:
         name, knob = next(iter(outside.items()))
-        return Projected(reason=f"{name} is {word(config[name])}, and {knob.tried()} is tried here")
+        return Projected(reason=f"{name} is {_short(config[name])}, and {knob.tried()} is tried here")
     if not values:
         return Projected(reason="none of its knobs is searched here")
     left = tuple(name for name in searched if name not in values and here.get(name) != config.get(name))
     return Projected(values, left, tuple(moved))
+
+
+def _short(value: Scalar) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else word(value)
 
 
 def nearest_point(knob: Knob, value: Scalar) -> Scalar | None:

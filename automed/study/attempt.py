@@ -99,8 +99,7 @@ class Attempt:
             taken = take_over(self._there, to_flat(config), self._folder, to_the_end=every)
             if taken is not None:
                 self._tell_as(*taken)
-                return
-            if not self._admitted():
+            if taken is not None or not self._admitted():
                 return
             while self._on(self._trainer.event(self._trial.number, self._limits.trial_timeout)):
                 pass
@@ -170,6 +169,7 @@ class Attempt:
             self._writer.write(record.COSTS, costs)
             broken = self._gate.judge(self._trial, costs)
             if broken is not None:
+                self.begun = True  # as far as it goes: no process died
                 self._prune(broken)
                 return False
         self._request()

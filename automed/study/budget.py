@@ -94,6 +94,8 @@ class Budget:
         """How far a search is, such as `12 of 200 trials, 24 min of 2 h 00 min`, and as a share."""
         most = "at most " if self.auto else ""
         words = f"{done} trials" if self.trials == UNLIMITED else f"{done} of {most}{self.trials} trials"
+        if done > self.trials:
+            words = f"{done} trials, and {self.trials} were asked for"
         part = min(1.0, done / max(1, self.trials))
         if self.hours is None:
             return words, part
@@ -155,18 +157,24 @@ def quick_trial(trials: Sequence[TrialRecord]) -> float:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds until a search ends, and a range for four ends in five; so many `trials` will have ended."""
+    """Seconds until a search ends, and a range for four ends in five; so many `trials` will have ended.
+
+    With `at_most` it may end long before.
+    """
 
     seconds: float
     low: float
     high: float
     trials: float
+    at_most: bool = False
 
     def words(self, now: datetime | None = None) -> str:
         """Such as `about 1 h 10 min left (50 min to 1 h 30 min), until 14:20`."""
         end = (now or datetime.now().astimezone()) + timedelta(seconds=self.seconds)
         day = "" if self.seconds < 18 * 3600 else f"{end:%a} "
         within = "" if span(self.low) == span(self.high) else f" ({span(self.low)} to {span(self.high)})"
+        if self.at_most:
+            return f"at most about {span(self.seconds)} left, until {day}{end:%H:%M}"
         return f"about {span(self.seconds)} left{within}, until {day}{end:%H:%M}"
 
 
@@ -195,7 +203,7 @@ def forecast(trials: Sequence[TrialRecord], budget: Budget, workers: int, left: 
     spread = float(np.std(recent)) * math.sqrt(rest + rest**2 / len(recent))
     low, middle, high = (max(0.0, rest * mean + z * spread) / lanes for z in (-1.28, 0.0, 1.28))
     low, middle, high = (min(one, max(0.0, left)) for one in (low, middle, high))
-    return Forecast(middle, low, high, len(ended) + (middle * lanes / mean if mean else 0.0))
+    return Forecast(middle, low, high, len(ended) + (middle * lanes / mean if mean else 0.0), budget.auto)
 
 
 def share(one: TrialRecord) -> float:

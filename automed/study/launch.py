@@ -39,7 +39,7 @@ _REAP = 10.0  # least seconds between two attempts to take up what dead workers 
 class Snapshot:
     """The search at one moment, for whoever draws it.
 
-    `running` are the trials under way, by worker; `untrainable` of the pruned ones failed by themselves;
+    `running` are the trials under way, by worker;
     `failed` counts attempts that died or were handed back; `forecast` is None before the first trial is
     done; `away` says why the database does not answer, if it does not. `progress` says how far it is, and
     `share` from 0 to 1; `over` why no further trial is begun before the total, and `hopes` what more trials
@@ -49,7 +49,6 @@ class Snapshot:
     total: int
     complete: int
     pruned: int
-    untrainable: int
     failed: int
     running: tuple[TrialRecord, ...]
     best: TrialRecord | None
@@ -226,7 +225,6 @@ def snapshot(
     progress, share = budget.progress(tally.done, budget.seconds - left if budget.hours else 0.0)
     return Snapshot(
         total=trials, complete=tally.complete, pruned=tally.pruned, failed=tally.failed,
-        untrainable=sum(one.untrainable for one in found),
         running=tuple(running), best=record.best_of(found), elapsed=elapsed,
         forecast=forecast(found, budget, workers, left), stopping=stopping, progress=progress, share=share,
         over=budget.over(opened.study, there), hopes="" if hopes is None else hopes.words(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 CORE = ("model.name",)
 """What a configuration is not the same without, wherever it is taken."""
+_SOURCE = "learn-from "
 _EACH = 5  # configurations of one study
 _LOOKED_AT = 20  # of its best, where some do not fit
 _ALL = 16
@@ -70,13 +71,18 @@ def read_past(named: str, studies: Path, storage: str | None) -> Past:
             lacks = "database" if name else "study"
             raise StudyError(f"--learn-from: {mask(named)} names no {lacks}; URL#NAME does")
         return _in_database(database_url(address or storage, studies), name)
+    if "://" in named:
+        raise StudyError(f"--learn-from: {mask(named)} names no study; write URL#NAME")
     folder = next((one for one in (Path(named), studies / named) if read_note(one) is not None), None)
     if folder is None:
         there = sorted(file.parent.name for file in studies.glob("*/study.json"))
         hint = nearest(named, there) or f"there are {', '.join(there)}" if there else f"none in {studies}/"
         raise StudyError(f"--learn-from: there is no study '{named}'; {hint}")
-    with served(None, folder) as url, contextlib.closing(reopen_study(folder, storage=url)) as opened:
-        return Past(opened.name, record.records(opened.study))
+    try:
+        with served(None, folder) as url, contextlib.closing(reopen_study(folder, storage=url)) as opened:
+            return Past(opened.name, record.records(opened.study))
+    except StudyError as error:  # it is kept elsewhere
+        raise StudyError(f"--learn-from: {error}; URL#{folder.name} reads it there") from None
 
 
 def _in_database(url: str, name: str) -> Past:
@@ -113,7 +119,7 @@ def lessons_for(
         StudyError: one of them is not there.
     """
     if read_note(folder) is not None:
-        told = "what was learnt from others was tried when this study began"
+        told = "nothing is learnt now: the study was begun before; --fork NAME begins one that learns"
         return Lessons(lines=[told] if named else [])
     past = [read_past(one, studies, storage) for one in named]
     lessons = learn(experiment.space, past)
@@ -121,6 +127,12 @@ def lessons_for(
         listed = learn_from_list(experiment.space, read_portfolio(), "portfolio")
         lessons = Lessons(lessons.first + listed.first, lessons.lines + listed.lines)
     return lessons
+
+
+def learnt_from(trials: Iterable[TrialRecord]) -> list[str]:
+    """The names of the studies that trials were taken from, in order."""
+    told = [one.source for one in trials if one.source.startswith(_SOURCE)]
+    return list(dict.fromkeys(one.removeprefix(_SOURCE).rpartition(", trial ")[0] for one in told))
 
 
 def learn(space: SearchSpace, past: Sequence[Past]) -> Lessons:
@@ -143,7 +155,7 @@ def _best_of(space: SearchSpace, past: Past, lines: list[str]) -> list[tuple[str
         if fitted.reason:
             skipped.append(f"trial {one.number} ({fitted.reason})")
         elif fitted.values not in [values for _, values in found]:
-            found.append((f"learn-from {past.name}, trial {one.number}", fitted.values))
+            found.append((f"{_SOURCE}{past.name}, trial {one.number}", fitted.values))
             numbers.append(str(one.number))
             notes.append(fitted)
     lines.append(_told(f"'{past.name}'", "trial", numbers, notes, skipped))

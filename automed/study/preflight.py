@@ -26,6 +26,7 @@ from automed.settings import Scalar
 from automed.space.sample import SearchSpace, combinations
 from automed.study.cost import aware
 from automed.study.experiment import Experiment
+from automed.study.objective import amount
 from automed.study.process import Child, Note, ending
 from automed.study.work import TRAIN
 
@@ -49,7 +50,7 @@ def preflight(
     on_network: Callable[[int, int], None] | None = None,
     child: Sequence[str] = TRAIN,
 ) -> list[Network]:
-    """Refuse a space that holds a network which cannot be built, or whose weights are missing.
+    """Refuse a space with a network that cannot be built or lacks weights, or a bound that none keeps.
 
     Args:
         experiment: the file.
@@ -64,6 +65,34 @@ def preflight(
     Raises:
         SpaceError: with every network that can never work, and why.
     """
+    found = _try_all(experiment, classes, log, on_network, child)
+    refuse_unkept(experiment, found)
+    return found
+
+
+def refuse_unkept(experiment: Experiment, found: Sequence[Network]) -> None:
+    """Refuse bounds that no network of the space keeps, as far as they are counted.
+
+    Raises:
+        SpaceError: with each of them, and the network that comes nearest.
+    """
+    faults = []
+    for name, bound in experiment.objective.bounds.items():
+        counted = [(cost, one.name) for one in found if (cost := one.costs()[name]) is not None]
+        least = min(counted, default=None)
+        if least is not None and least[0] > bound:
+            faults.append(Fault(
+                f"objective.subject_to.{name}: no network of the space has at most {amount(bound)}",
+                file=str(experiment.file), hint=f"{least[1]} has the least, {amount(least[0])}",
+            ))  # fmt: skip
+    if faults:
+        raise SpaceError(faults, str(experiment.file))
+
+
+def _try_all(
+    experiment: Experiment, classes: int, log: IO[str], on_network: Callable[[int, int], None] | None,
+    child: Sequence[str],
+) -> list[Network]:  # fmt: skip
     wanted = networks(experiment.space, _defaults())
     count = wants_costs(experiment)
     memory = _memory(wanted, classes, experiment.weights.path, count=count)
@@ -111,7 +140,7 @@ def _defaults() -> dict[str, Scalar]:
 
 def wants_costs(experiment: Experiment) -> bool:
     """Whether the costs of networks are to be counted before the first trial."""
-    return aware(experiment.study)
+    return aware(experiment.study) or bool(experiment.objective.bounds.keys() - {"latency_ms"})
 
 
 def _remembered(memory: Path) -> list[Network] | None:

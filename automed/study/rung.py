@@ -168,7 +168,7 @@ def _ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return leaders(trials) + pruned
 
 
-def tale(trials: Sequence[TrialRecord], rung: Sequence[TrialRecord]) -> list[list[str]]:
+def promotions(trials: Sequence[TrialRecord], rung: Sequence[TrialRecord]) -> list[list[str]]:
     """Who went on, the best of the rung first: its number and score there, and its number and score here."""
     there = {one.number: one for one in rung}
     rows = []

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from automed.study.open import OpenStudy
 
 FINALS = "finals"
-_SEATS = 5
-_PER_SEAT = 10  # trials
+_MOST = 5
+_TRIALS_EACH = 10  # trials
 
 
 class Finalist(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +78,7 @@ class Finals(msgspec.Struct, frozen=True, kw_only=True):
         return [one for one in self.finalists if one.fresh]
 
 
-def seats(study: Study, done: int) -> int:
+def finalist_count(study: Study, done: int) -> int:
     """How many finalists there are: by default five, but no more than one for ten trials, and no lone one.
 
     Args:
@@ -87,7 +87,7 @@ def seats(study: Study, done: int) -> int:
     """
     if study.finalists is not None:
         return study.finalists
-    few = min(_SEATS, done // _PER_SEAT)
+    few = min(_MOST, done // _TRIALS_EACH)
     return few if few > 1 else 0
 
 

@@ -15,7 +15,7 @@ from automed.data.phantom import draw_phantom
 from automed.results.finalists import paired, simplicity
 from automed.results.predictions import Predictions
 from automed.results.show import finals_lines
-from automed.study.winner import Finalist, Finals, seats
+from automed.study.winner import Finalist, Finals, finalist_count
 
 Shell = Any  # of conftest.py, which cannot be imported
 SPACE = """
@@ -95,11 +95,11 @@ def test_one_winner_for_all_who_ask_and_a_kill_costs_nothing(
     assert finals_in(tmp_path, "again") == finals, "by the seed"
 
 
-def test_seats_cost_a_tenth_at_most() -> None:
+def test_finalists_cost_a_tenth_at_most() -> None:
     from automed.study.experiment import Study
 
-    assert [seats(Study(name="s"), done) for done in (3, 19, 20, 36, 50, 1000)] == [0, 0, 2, 3, 5, 5]
-    assert [seats(Study(name="s", finalists=n), 3) for n in (0, 1, 7)] == [0, 1, 7]
+    assert [finalist_count(Study(name="s"), done) for done in (3, 19, 20, 36, 50, 1000)] == [0, 0, 2, 3, 5, 5]
+    assert [finalist_count(Study(name="s", finalists=n), 3) for n in (0, 1, 7)] == [0, 1, 7]
 
 
 def test_the_simpler_is_decided_by_what_it_learns_first() -> None:
@@ -129,7 +129,9 @@ def test_a_paired_error_is_that_of_differences() -> None:
     assert errors[0, 1] < errors[0, 2] / 2
 
 
-@pytest.mark.parametrize(("luck", "words"), [(0.1, "0.1000 too good"), (-0.1, "not too good (0.1000 below)")])
+@pytest.mark.parametrize(
+    ("luck", "words"), [(0.1, "0.1000 too good"), (-0.1, "not too good (the fresh one is 0.1000 higher)")]
+)
 def test_luck_in_words(luck: float, words: str) -> None:
     one = Finalist(trial=3, score=0.7 + luck, fresh=[0.7], learnt=10, parameters=10, side=64)
     assert words in " ".join(finals_lines(Finals(finalists=[one], best=3, winner=3), "macro_f1"))

@@ -24,10 +24,11 @@ RUNNING = TrialRecord(
     source="", same_as=None, attempts=1, start=None, finish=None,
 )  # fmt: skip
 BEST = dataclasses.replace(RUNNING, number=2, state="complete", score=0.875)
+FAULTY = dataclasses.replace(RUNNING, number=3, state="pruned", result=Result(fault="memory"))
 SNAPSHOT = Snapshot(
-    total=12, complete=4, pruned=1, untrainable=1, failed=1, running=(RUNNING,), best=BEST,
+    total=12, complete=4, pruned=1, failed=1, running=(RUNNING,), best=BEST,
     elapsed=600, forecast=Forecast(5400, 4800, 6300, 12), stopping=False, progress="5 of 12 trials",
-    share=5 / 12,
+    share=5 / 12, trials=(FAULTY,),
 )  # fmt: skip
 
 

@@ -65,3 +65,10 @@ def test_a_worker_that_dies_while_it_measures_is_followed_by_one_that_measures(b
     bounded.command = good
     (one,) = bounded.work(1)
     assert (one.state, one.infeasible, one.attempts) == ("pruned", True, 2)
+
+
+def test_many_that_break_a_bound_in_a_row_are_no_processes_that_died(desk, write_space, monkeypatch) -> None:
+    monkeypatch.setattr("automed.study.work._STILLBORN", 2)
+    tight = {"data: {group": "objective: {subject_to: {parameters: <= 1}}\ndata: {group"}
+    trials = desk(write_space(**tight)).work(9)
+    assert len(trials) == 9 and all(one.infeasible for one in trials)

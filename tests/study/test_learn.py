@@ -82,7 +82,7 @@ def test_a_new_study_learns_from_two_old_ones_and_widens_nothing(
     assert (tmp_path / "studies" / "old" / "study.db").read_bytes() == before
 
     said = user.run(*base, "new.yaml", *asked)
-    assert "was tried when this study began" in said
+    assert "nothing is learnt now: the study was begun before" in said
     assert queued(tmp_path / "studies" / "new" / "study.db", "new") == found
     refused = user.run(*base, "new.yaml", "--name", "third", "--learn-from", "odl", code=2)
     assert "did you mean 'old'?" in refused and not (tmp_path / "studies" / "third").exists()
@@ -92,6 +92,7 @@ def test_what_is_no_study_is_one_line(tmp_path: Path) -> None:
     for named, words in (
         ("nowhere", "there is no study 'nowhere'"), ("#x", "names no database"),
         ("sqlite:///a.db#", "names no study"),
+        ("postgresql://me:s3cret@host/x", "postgresql://me:***@host/x names no study; write URL#NAME"),
         (f"sqlite:///{tmp_path}/a.db#x", "there is no database"),
     ):  # fmt: skip
         with pytest.raises(StudyError, match=re.escape(words)):

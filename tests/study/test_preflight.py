@@ -93,3 +93,21 @@ def test_costs_are_counted_where_they_are_weighed_and_remembered(write_space, tm
     assert [(one.name, one.image_size, one.channels) for one in found] == [("small_cnn", 224, 3)]
     assert again == found
     assert found[0].operations > 1e6 and found[0].latency_ms is None
+
+
+def test_a_bound_that_no_network_keeps_is_refused_before_the_first_trial(
+    write_space, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("AUTOMED_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("AUTOMED_WEIGHTS", raising=False)
+    small = {"[alexnet_mini, vgg11, resnet18]": "small_cnn", "{model.name: resnet18, ": "{"}
+    for bound, kept in (("<= 1", False), ("<= 5e6", True)):
+        asked = {"data: {group": f"objective: {{subject_to: {{parameters: {bound}}}}}\ndata: {{group"}
+        for _ in range(2):  # the second time from the cache
+            with (tmp_path / "log").open("w+") as log:
+                if kept:
+                    assert preflight(write_space(**small, **asked), classes=2, log=log)
+                    continue
+                with pytest.raises(SpaceError, match="no network of the space has at most 1") as told:
+                    preflight(write_space(**small, **asked), classes=2, log=log)
+                assert "small_cnn has the least, " in str(told.value)

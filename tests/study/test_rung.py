@@ -83,6 +83,8 @@ def test_the_best_third_goes_on_and_it_is_one_study(tmp_path: Path, shell: Calla
         (("rungs: 24", "rungs: [24, 32]"), "train.rungs is not searched"),
         (("image_size: 40}  # full", "image_size: [40, 48]}"), "needs one model.image_size"),
         (("trials: 4", "trials: 1"), "at least two trials"),
+        (("trials: 4", "trials: auto"), "neither auto nor hours"),
+        (("trials: 4", "hours: 1"), "neither auto nor hours"),
     ],
 )
 def test_what_cannot_have_a_rung_is_refused(change: tuple[str, str], words: str, tmp_path: Path) -> None:
