@@ -174,7 +174,7 @@ def test_ctrl_c_is_raised_and_loses_nothing(tmp_path: Path, cache: Path) -> None
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
-    assert out.startswith("interrupted: stopped with ")
+    assert out.startswith("interrupted: stopped after ")
     assert "the same command goes on" in out
     assert psutil.wait_procs(family, timeout=60)[1] == []
     told = automed.status(studies=tmp_path / "studies")
