@@ -191,10 +191,12 @@ def trials_of(database: Path, name: str, began: float) -> list[Ended]:
         return []
     finally:
         storage.engine.dispose()
-    ended = [
-        Ended(one.number, one.state.name.lower(), one.datetime_complete.timestamp() - began, one.value)
-        for one in there if one.datetime_complete is not None and one.state.name in ("COMPLETE", "PRUNED")
-    ]  # fmt: skip
+    ended = []
+    for one in there:
+        if one.datetime_complete is not None and one.state.name in ("COMPLETE", "PRUNED"):
+            score = one.value if one.state.name == "COMPLETE" else None  # what a pruned one reported is none
+            second = one.datetime_complete.timestamp() - began
+            ended.append(Ended(one.number, one.state.name.lower(), second, score))
     return sorted(ended, key=lambda one: one.second)
 
 
