@@ -81,7 +81,7 @@ class StudyStatus:
     @property
     def done(self) -> int:
         """Trials that count towards the total: complete or pruned."""
-        return sum(one.state in ("complete", "pruned") for one in self.trials)
+        return sum(one.ended for one in self.trials)
 
 
 def search(

@@ -85,10 +85,7 @@ def write_tables(opened: OpenStudy, out: Path) -> str:
     Raises:
         AutomedError: no trial has ended.
     """
-    ended = [
-        one for one in record.records(opened.study)
-        if one.state in ("complete", "pruned") and one.same_as is None
-    ]  # fmt: skip
+    ended = [one for one in record.records(opened.study) if one.ended and one.same_as is None]
     curves = [row for one in ended for row in _curve(one, opened.folder)]
     if not curves:
         raise AutomedError(f"no trial of '{opened.name}' has ended yet")
@@ -107,6 +104,19 @@ def write_tables(opened: OpenStudy, out: Path) -> str:
         f"{complete} configurations trained to their end, {len(ended) - complete} that could not be; "
         f"{len(curves):,} epochs\nwritten: {out}, {beside}"
     )
+
+
+def read_tables(file: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """The rows of the curves, and those of the configurations beside them."""
+    curves, beside = (
+        gzip.decompress(one.read_bytes()) if one.suffix == ".gz" else one.read_bytes()
+        for one in (file, configurations_file(file))
+    )
+    return _rows(curves), _rows(beside)
+
+
+def _rows(content: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(content.decode().splitlines()))
 
 
 def _varied(trials: Sequence[TrialRecord]) -> list[str]:

@@ -80,7 +80,7 @@ class Logger(Protocol):
 
 def tell(one: TrialRecord, facts: Facts) -> Told:
     """What there is to tell of a trial."""
-    ended = one.state in ("complete", "pruned")
+    ended = one.ended
     end = "untrainable" if one.untrainable else one.state if ended else ""
     now = datetime.now(UTC)
     return Told(

@@ -28,7 +28,7 @@ from automed.results.interval import Interval, draw_groups, network_variance, sc
 from automed.results.learning_curve import LearningCurve, learning_curve, trainings
 from automed.results.permute import RARE, Chance, compare_with_chance, shuffled_labels
 from automed.results.predictions import one_model
-from automed.results.retrain import Recipe, Retrained, relabelled, retrain
+from automed.results.retrain import Recipe, Retrained, counter, relabelled, retrain
 from automed.results.weighted import Weighted
 from automed.study.open import OpenStudy
 from automed.study.record import TrialRecord
@@ -119,7 +119,7 @@ def certify(
         winner.result.plan.get("micro_batch"), opened.folder / "certify", command,
     )  # fmt: skip
     patients = suspected_patients(manifest, alike)
-    tick = _counter(_epochs(manifest, winner, wanted, folds.count, study.seed), on_epoch)
+    tick = counter(_epochs(manifest, winner, wanted, folds.count, study.seed), on_epoch)
     fresh = [make_folds(manifest, folds.count, study.seed + _FRESH + deal) for deal in range(wanted.deals)]
     again = [retrain(recipe, manifest, deal, on_epoch=tick) for deal in fresh]
     shuffled = [
@@ -207,15 +207,3 @@ def _epochs(manifest: Manifest, winner: TrialRecord, wanted: Wanted, count: int,
     if wanted.curve:
         trials += sum(len(pieces) for pieces in trainings(manifest, count, seed).values())
     return trials * count * winner.epochs
-
-
-def _counter(total: int, on_epoch: Callable[[int, int], None] | None) -> Callable[[], None]:
-    done = 0
-
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        if on_epoch is not None:
-            on_epoch(done, total)
-
-    return tick

@@ -350,7 +350,7 @@ def _complete(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 
 def _failures(trials: Iterable[TrialRecord]) -> Iterator[Sign]:
-    ended = [one for one in trials if one.state in ("complete", "pruned")]
+    ended = [one for one in trials if one.ended]
     kinds = Counter(one.result.fault for one in ended if one.untrainable)
     fewest, share = _FAILED
     if kinds.total() < max(fewest, share * len(ended)):

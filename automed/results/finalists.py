@@ -26,7 +26,7 @@ from automed.errors import TrialError
 from automed.job import Job, open_job
 from automed.results.interval import draw_groups, network_variance
 from automed.results.predictions import Predictions
-from automed.results.retrain import Recipe, Retrained, retrain, retrained
+from automed.results.retrain import Recipe, Retrained, counter, retrain, retrained
 from automed.results.weighted import Weighted
 from automed.screen import progress_bar, span
 from automed.study import record
@@ -44,7 +44,7 @@ _DRAWS = 500
 
 def invited(opened: OpenStudy, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The trials that are to be scored again; none where that was done, or is not wished for."""
-    done = sum(one.state in ("complete", "pruned") for one in trials)
+    done = sum(one.ended for one in trials)
     chosen = leaders(trials)[: finalist_count(opened.experiment.study, done)]
     finals = finals_of(opened, trials)
     scored = [] if finals is None else [one.trial for one in finals.finalists]
@@ -112,14 +112,7 @@ def hold_finals(
     manifest, folds, job = open_job(opened.folder)
     fresh = fresh_folds(manifest, folds, opened.experiment.study.seed)
     total = sum(one.epochs for one in chosen) * folds.count
-    trained = 0
-
-    def tick() -> None:
-        nonlocal trained
-        trained += 1
-        if on_epoch is not None:
-            on_epoch(trained, total)
-
+    tick = counter(total, on_epoch)
     told: dict[int, Retrained] = {}
     faults: dict[int, str] = {}
     for one in chosen:

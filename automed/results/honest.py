@@ -218,9 +218,8 @@ def judge_choice(
     runner_up = next((int(one) for one in order if one != choice.winner), None)
     corrected, fresh = choice.corrected(metric), None
     if again is not None:
-        corrected, fresh = correct_finals(
-            found, again, winner, metric, replicates=replicates, seed=seed
-        )  # fmt: skip
+        leader = resample(found, metric, replicates=replicates, seed=seed)
+        corrected, fresh = correct_finals(choice, leader, again, winner, metric, seed=seed)
     return Honest(
         metric=metric,
         naive=float(choice.scores[choice.winner]),
@@ -241,20 +240,18 @@ def judge_choice(
 
 
 def correct_finals(
-    found: Predictions, again: Predictions, winner: int, metric: str, *, replicates: int, seed: int
+    chosen: Resampled, leader: Resampled, again: Predictions, winner: int, metric: str, *, seed: int
 ) -> tuple[Interval, float]:
     """What a winner among finalists really scores, and its score on the fresh folds.
 
     Args:
-        found: what all trials predicted in the search.
+        chosen: the choice made again, of the winner.
+        leader: the same, of the best first score.
         again: what the finalists predicted on the fresh folds, the winner among them.
         winner: a trial's number.
         metric: the study's.
-        replicates: how many times the choice is made again.
         seed: of the draws.
     """
-    chosen = resample(found, metric, winner=winner, replicates=replicates, seed=seed)
-    leader = resample(found, metric, replicates=replicates, seed=seed)
     weighted = Weighted(_only(again, np.flatnonzero(again.trials == winner)), metric)
     told = weighted.fold_scores(np.ones((1, weighted.groups)))[0, 0]
     rng = np.random.default_rng([seed, 3])

@@ -9,7 +9,7 @@ from automed.results.bounds import bounds_text
 from automed.results.cells import proposed
 from automed.results.reported import Reported
 from automed.space.knob import word
-from automed.study.rung import RUNGS, SIZE, promotions
+from automed.study.rung import promotions, sides
 
 
 def methods(of: Reported) -> list[str]:
@@ -47,7 +47,7 @@ def _small(of: Reported) -> str:
     """Of a first rung, how many were tried there, and how many of them again."""
     if not of.rung:
         return ""
-    small, large = (of.experiment.space.fixed[name] for name in (RUNGS, SIZE))
+    small, large = sides(of.experiment)
     again = len(promotions(of.trials, of.rung))
     return (
         f"These {len(of.rung):,} were cross-validated on pictures of {small} px, and the best {again:,} of "

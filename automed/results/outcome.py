@@ -68,7 +68,7 @@ def outcomes_of(trials: Sequence[TrialRecord]) -> Outcomes:
     """Put the trials of a study on one scale; those that failed, still run or repeat another are left out."""
     told = [
         one for one in trials
-        if one.state in ("complete", "pruned") and not one.untrainable and one.same_as is None and one.curve
+        if one.ended and not one.untrainable and one.same_as is None and one.curve
         and all(math.isfinite(score) for score in one.fold_scores)
     ]  # fmt: skip
     folds = max((one.folds for one in told), default=0)

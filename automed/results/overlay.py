@@ -115,7 +115,7 @@ class Overlay:
                 one["note"]["body"] = trial_note(trial, metric)
             one["artifacts"] += self._artifacts.of_trial(trial)
         told["artifacts"] += self._artifacts.of_study(best)
-        now = sum(one.state in ("complete", "pruned") for one in records), best
+        now = sum(one.ended for one in records), best
         if now != self._told[0]:
             self._told = now, study_note(self._opened, records, best), _plots(records, metric)
         if not told["note"]["body"]:

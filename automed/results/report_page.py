@@ -39,7 +39,7 @@ from automed.study.budget import Budget
 from automed.study.cost import aware
 from automed.study.learn import learnt_from
 from automed.study.record import TrialRecord
-from automed.study.rung import RUNGS, SIZE, promotions
+from automed.study.rung import promotions, sides
 
 _TOLD = 8  # contrasts in sentences
 _BEST = 10  # trials in the table
@@ -112,7 +112,7 @@ def _searched(of: Reported) -> Section:
 def _rung(of: Reported) -> list[Section]:
     if not of.rung:
         return []
-    small, large = (of.experiment.space.fixed[name] for name in (RUNGS, SIZE))
+    small, large = sides(of.experiment)
     states = Counter(one.state for one in of.rung)
     lines = [
         f"{len(of.rung):,} configurations were tried on pictures of {small} px first ({states['complete']:,} "
@@ -332,7 +332,7 @@ def _cost(of: Reported) -> Section:
 def _again(of: Reported) -> Section:
     study = of.experiment.study
     # What ended by the clock, or for want of gain, is repeated by what it came to.
-    ended = sum(one.state in ("complete", "pruned") for one in of.trials)
+    ended = sum(one.ended for one in of.trials)
     total = ended if study.trials == "auto" or study.hours else Budget.of(study).trials
     command = shlex.join([
         "automed", "search", "--space", "experiment.yaml", "--data", str(of.manifest.source),

@@ -149,3 +149,16 @@ def _read(trial: Path, recipe: Recipe) -> Retrained:
     except (OSError, KeyError, ValueError, msgspec.DecodeError) as error:
         raise AutomedError(f"{trial}: what was trained there cannot be read: {error}") from None
     return Retrained(index, fold, probability, tuple(told["fold_scores"]), held_out, weights)
+
+
+def counter(total: int, on_epoch: Callable[[int, int], None] | None) -> Callable[[], None]:
+    """Counts the epochs of several trainings: `on_epoch` hears of (those so far, all of them)."""
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if on_epoch is not None:
+            on_epoch(done, total)
+
+    return tick

@@ -26,7 +26,7 @@ from automed.study.budget import Budget, forecast
 from automed.study.embedded import served
 from automed.study.open import OpenStudy, reopen_study
 from automed.study.record import TrialRecord
-from automed.study.rung import RUNGS, SIZE, promotions, rung_trials
+from automed.study.rung import promotions, rung_trials, sides
 from automed.study.winner import winner_of
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def show_status(
     print_signs(ahead, console)
     if rung:
         console.print(Text(rung_line(opened, rung)), soft_wrap=True)
-        side = opened.experiment.space.fixed[RUNGS]
+        side, _ = sides(opened.experiment)
         console.print(f"its trials: automed status rung-{side} --studies {opened.folder}", soft_wrap=True)
         if promoted := promotions(trials, rung):
             console.print(_rung_table(promoted))
@@ -101,7 +101,7 @@ def _ahead(
     """How far the study is, when it will end, and what more trials may gain, a line each."""
     budget = Budget.of(opened.experiment.study)
     left = budget.left(opened.study, there)
-    done = sum(one.state in ("complete", "pruned") for one in trials)
+    done = sum(one.ended for one in trials)
     line = budget.progress(done, budget.seconds - left if budget.hours else 0.0)[0]
     over = budget.over(opened.study, there)
     working = {one.worker for one in trials if state(one) == "running"}
@@ -127,7 +127,7 @@ def headline(name: str, trials: Sequence[TrialRecord]) -> str:
 
 def rung_line(opened: OpenStudy, rung: Sequence[TrialRecord]) -> str:
     """How far the first rung is, in one line."""
-    small, large = (opened.experiment.space.fixed[name] for name in (RUNGS, SIZE))
+    small, large = sides(opened.experiment)
     return headline(f"first rung at {small} px", rung) + f"; the best go on to {large} px"
 
 

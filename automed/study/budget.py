@@ -190,7 +190,7 @@ def forecast(trials: Sequence[TrialRecord], budget: Budget, workers: int, left: 
     Returns:
         None before the first trial has ended, and after the last.
     """
-    ended = [one for one in trials if one.state in ("complete", "pruned")]
+    ended = [one for one in trials if one.ended]
     recent = [one.seconds for one in ended[-max(10, len(ended) // 2) :]]
     if not recent or workers < 1:
         return None

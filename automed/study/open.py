@@ -72,7 +72,9 @@ class OpenStudy:
     @cached_property
     def prices(self) -> Prices | None:
         """What configurations cost, where the choice among them weighs it and they differ in it."""
-        counted = self.study.user_attrs.get(pins.NETWORKS, []) if aware(self.experiment.study) else []
+        if not aware(self.experiment.study):
+            return None
+        counted = self.study.user_attrs.get(pins.NETWORKS, [])
         defaults = {name: one.default for name, one in inspect_settings(TrialConfig).items()}
         known = {name: value for name, value in defaults.items() if value is not None}
         prices = Prices(self.experiment.space, msgspec.convert(counted, list[Network]), known)

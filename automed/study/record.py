@@ -155,6 +155,11 @@ class TrialRecord:
         return f"{held} images at a time of {batch}{norms}"
 
     @property
+    def ended(self) -> bool:
+        """Whether it counts towards the total."""
+        return self.state in ("complete", "pruned")
+
+    @property
     def untrainable(self) -> bool:
         """Whether it ended without a verdict on its merit: out of memory, diverged, broken."""
         return self.state == "pruned" and bool(self.result.fault) and not self.infeasible

@@ -63,6 +63,12 @@ def side_of(experiment: Experiment) -> int:
     return side
 
 
+def sides(experiment: Experiment) -> tuple[int, int]:
+    """The side of the rung's pictures, and that of the full ones."""
+    fixed = experiment.space.fixed
+    return int(fixed[RUNGS]), int(fixed[SIZE])
+
+
 def shares(trials: int) -> tuple[int, int]:
     """How many of so many trials are at the small size, and how many at the full one: a third of those."""
     full = -(-trials // 4)

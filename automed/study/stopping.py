@@ -92,7 +92,7 @@ def enough(trials: Sequence[TrialRecord]) -> Expectation | None:
 
 def told(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The trials that say something: those that ended, each configuration once."""
-    return [one for one in trials if one.state in ("complete", "pruned") and one.same_as is None]
+    return [one for one in trials if one.ended and one.same_as is None]
 
 
 def _noise(whole: Sequence[TrialRecord]) -> float:

@@ -93,12 +93,10 @@ def finalist_count(study: Study, done: int) -> int:
 
 def leaders(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     """The complete trials by their score, the best first; of those with one configuration the first drawn."""
-    left = [one for one in trials if one.same_as is None]
-    found = []
-    while (best := record.best_of(left)) is not None:
-        found.append(best)
-        left.remove(best)
-    return found
+    return sorted(
+        (one for one in trials if one.state == "complete" and one.score is not None and one.same_as is None),
+        key=lambda one: (-(one.score or 0.0), one.number),
+    )
 
 
 def winner_of(opened: OpenStudy, trials: Sequence[TrialRecord] | None = None) -> TrialRecord | None:

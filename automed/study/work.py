@@ -136,7 +136,7 @@ class Worker:
         if not left:
             return
         trials = self._ledger.patience(lambda: record.records(self._opened.study))
-        ended = {one.folder for one in trials if one.state in ("complete", "pruned")}
+        ended = {one.folder for one in trials if one.ended}
         for folder in left:
             if folder.parent.name in ended:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -53,9 +53,9 @@ def judge(seed: int) -> Run:
     simple = rng.permutation(len(places))
     won = int(near[simple[near].argmin()])
     number = int(world.found.trials[places[won]])
-    told, _ = correct_finals(world.found, again, number, metric, replicates=_REPLICATES, seed=seed)
     chosen = resample(world.found, metric, winner=number, replicates=_REPLICATES, seed=seed)
     leader = resample(world.found, metric, replicates=_REPLICATES, seed=seed)
+    told, _ = correct_finals(chosen, leader, again, number, metric, seed=seed)
     truth = np.array([world.expected(place) for place in places.tolist()])
     both = int((means + scores[order]).argmax())
     return {

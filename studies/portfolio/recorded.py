@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from automed.recording import read_tables
 
 Value = bool | int | float | str
 Config = dict[str, Value]
@@ -42,10 +42,9 @@ def read_all(folder: Path) -> list[Recording]:
 
 def read(file: Path) -> Recording:
     """One recording: the curves, and the configurations beside them."""
-    stem, dot, rest = file.name.partition(".")
-    beside = _rows(file.with_name(f"{stem}{_BESIDE}{dot}{rest}"))
+    curves, beside = read_tables(file)
     ends: dict[str, dict[str, float]] = {}
-    for row in _rows(file):  # the last epoch of a fold is its score
+    for row in curves:  # the last epoch of a fold is its score
         if row["score"]:
             ends.setdefault(row["trial"], {})[row["fold"]] = float(row["score"])
     whole = {trial: float(np.mean(list(folds.values()))) for trial, folds in ends.items()}
@@ -54,13 +53,7 @@ def read(file: Path) -> Recording:
     configs = tuple(
         {name: _value(text) for name, text in one.items() if name not in _ABOUT and text} for one in beside
     )
-    return Recording(stem, configs, np.array(scores))
-
-
-def _rows(file: Path) -> list[dict[str, str]]:
-    content = file.read_bytes()
-    text = gzip.decompress(content) if file.suffix == ".gz" else content
-    return list(csv.DictReader(text.decode().splitlines()))
+    return Recording(file.name.partition(".")[0], configs, np.array(scores))
 
 
 def _value(text: str) -> Value:

@@ -9,12 +9,12 @@ configuration was chosen from the table, this is what it is worth on average, lu
 
 from __future__ import annotations
 
-import csv
-import gzip
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
+from automed.recording import read_tables
 
 _ABOUT = ("trial", "state", "source")
 
@@ -61,9 +61,7 @@ def read_table(file: Path, *, folds: tuple[int, ...] | None = None, direction: s
             its mean score in the others: folds that no choice has seen.
         direction: `minimize` turns every score s into 1 - s.
     """
-    rows = _rows(file)
-    stem, dot, rest = file.name.partition(".")
-    configurations = _rows(file.with_name(f"{stem}-configurations{dot}{rest}"))
+    rows, configurations = read_tables(file)
     whole = {one["trial"]: one for one in configurations if one["state"] == "complete" and not one["source"]}
     kept = [row for row in rows if row["trial"] in whole]
     place = {trial: at for at, trial in enumerate(whole)}
@@ -79,7 +77,7 @@ def read_table(file: Path, *, folds: tuple[int, ...] | None = None, direction: s
         for one in whole.values()
     ])  # fmt: skip
     table = Table(
-        stem, direction, curves, epochs, np.empty(0), settled,
+        file.name.partition(".")[0], direction, curves, epochs, np.empty(0), settled,
         knobs=tuple({name: one[name] for name in one if name not in _ABOUT} for one in whole.values()),
     )  # fmt: skip
     if folds is None:
@@ -96,10 +94,3 @@ def shrunk(ends: np.ndarray) -> np.ndarray:
     of_noise = np.square(noise).sum() / ((count - 1) * (folds - 1)) / folds
     share = max(0.0, 1 - of_noise / mean.var(ddof=1))
     return np.asarray(mean.mean() + share * (mean - mean.mean()))
-
-
-def _rows(file: Path) -> list[dict[str, str]]:
-    text = file.read_bytes()
-    if file.suffix == ".gz":
-        text = gzip.decompress(text)
-    return list(csv.DictReader(text.decode().splitlines()))

@@ -6,7 +6,6 @@ python studies/stopping/cost.py --out studies/stopping
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -14,6 +13,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+from run import write
 from world import KINDS, OPERATIONS, search
 
 from automed.study import sampler
@@ -81,12 +81,7 @@ def main() -> None:
     tasks = [(kind, rule, seed) for seed, kind, rule in product(seeds, asked.kinds, WEIGHTS)]
     with ProcessPoolExecutor(asked.processes) as pool:
         lines = summary(list(pool.map(one, tasks)), asked.kinds)
-    with (asked.out / "cost.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, lines[0])
-        writer.writeheader()
-        writer.writerows(lines)
-    for line in lines:
-        print(" | ".join(line.values()))
+    write(lines, asked.out / "cost.csv")
 
 
 if __name__ == "__main__":

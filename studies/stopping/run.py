@@ -64,6 +64,16 @@ def summary(rows: list[dict], most: int) -> list[dict[str, str]]:
     return lines
 
 
+def write(lines: list[dict[str, str]], out: Path) -> None:
+    """As CSV, and on the screen."""
+    with out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, lines[0])
+        writer.writeheader()
+        writer.writerows(lines)
+    for line in lines:
+        print(" | ".join(line.values()))
+
+
 def main() -> None:
     """Run them all and write table.csv."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -78,12 +88,7 @@ def main() -> None:
     tasks = [(kind, seed, asked.most) for seed, kind in product(seeds, asked.kinds)]
     with ProcessPoolExecutor(asked.processes) as pool:
         lines = summary(list(pool.map(one, tasks)), asked.most)
-    with (asked.out / "table.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, lines[0])
-        writer.writeheader()
-        writer.writerows(lines)
-    for line in lines:
-        print(" | ".join(line.values()))
+    write(lines, asked.out / "table.csv")
 
 
 if __name__ == "__main__":
