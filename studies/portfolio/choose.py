@@ -9,8 +9,8 @@ for data sets to come, of which the recorded ones are examples. So each recordin
 for a data set like it, on which every configuration is off by as much as the forest is for those that it has
 not seen. The worth of a list is, on average over trees and recordings, that of its best member
 by the tree, and members are added greedily (Feurer et al. 2022, Auto-sklearn 2.0: the same on a table in
-which every configuration was run on every data set). Candidates are the better half of each recording, but for
-the networks that timm made to test itself: they are recorded because they cost little, and nobody searches them.
+which every configuration was run on every data set). Candidates are the better half of each recording, but
+for the networks that timm made to test itself: they cost little to record, and nobody searches them.
 """
 
 from __future__ import annotations
