@@ -37,12 +37,7 @@ _ENOUGH = 2e-3  # of the way from the middle to the best: what the next one has 
 
 def choose(recordings: Sequence[Recording], seed: int = 0) -> list[tuple[Config, float]]:
     """The portfolio, and the worth of the list up to each member."""
-    pool = [
-        kept(one)
-        for recording in recordings
-        for one in _better_half(recording)
-        if not str(one["model.name"]).startswith("test_")
-    ]
+    pool = [kept(one) for recording in recordings for one in _candidates(recording)]
     worlds = np.concatenate([_worlds(recording, pool, seed) for recording in recordings])
     reached, chosen, taken = np.zeros(len(worlds)), [], []
     while len(chosen) < min(_MOST, len(pool)):
@@ -67,9 +62,10 @@ def kept(config: Config) -> Config:
     return taken
 
 
-def _better_half(recording: Recording) -> list[Config]:
+def _candidates(recording: Recording) -> list[Config]:
     order = np.argsort(-recording.scores, kind="stable")
-    return [recording.configs[place] for place in order[: -(-len(order) // 2)]]
+    better = [recording.configs[place] for place in order[: -(-len(order) // 2)]]
+    return [one for one in better if not str(one["model.name"]).startswith("test_")]
 
 
 def _worlds(recording: Recording, pool: Sequence[Config], seed: int) -> np.ndarray:
