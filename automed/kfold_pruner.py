@@ -8,15 +8,17 @@ best trial that was trained to its end?
 * **Folds that ended** count for what they are once it is taken out how easy each fold is, which all trials
   tell together: scores are taken apart into trial + fold + noise. With n of K folds ended the mean over all
   of them is known up to a standard error of s * sqrt((K - n) / (n K)). The spread s of the noise is pooled
-  over all trials, so that one fold is enough to speak (stopping cross-validation early: Bergman et al. 2024,
-  "Don't Waste Your Time: Early Stopping Cross-Validation").
+  over trials, so that one fold is enough to speak (stopping cross-validation early: Bergman et al. 2024,
+  "Don't Waste Your Time: Early Stopping Cross-Validation"); those about as good as the best weigh most, for
+  bad ones scatter more.
 * **The first fold, on its way**, is forecast at some shares of its epochs (rungs, as in Li et al. 2020, "A
   System for Massively Parallel Hyperparameter Tuning"), at equal progress of the schedule, since trials may
   train unequally long. How much a fold still gains is learnt from the trials that ended theirs, from where
   they stood then, how far they had risen, and how fast: a slow starter is behind, but rises. Ranks alone
   serve as well where all curves have one shape (Egele et al. 2023, "Is One Epoch All You Need For
   Multi-Fidelity Hyperparameter Optimization?"), and lose the best ones where they have not. The forecast is
-  as sure as it was for curves like this one.
+  as sure as it was for curves like this one. Short trainings are at chance for a third of their epochs and
+  end well; so nothing is judged before a half.
 * **A later fold, on its way**, gains what the trial's own earlier folds gained from there.
 
 A trial ends when it lies more than `z` standard errors behind. Where a schedule says that a curve tells
@@ -48,6 +50,8 @@ FOLD_SCORES = "fold_scores"
 SAME_AS = "same_as"
 SETTLED = "settled"
 _ROUNDS = 8  # of alternating least squares
+_ALIKE = 0.5  # standard deviations between trials, within which one is about as good as another
+_LEAST_WEIGHT = 0.05  # of a trial that is not
 _SETTLING = 1 / 3  # share of the epochs after `settled` in which a curve still tells nothing
 
 
@@ -90,7 +94,7 @@ class KFoldPruner(BasePruner):
         n_epochs: int | None = None,
         *,
         z: float = 1.5,
-        rungs: Sequence[float] = (1 / 3, 2 / 3),
+        rungs: Sequence[float] = (1 / 2, 3 / 4),
         later_rungs: Sequence[float] = (1 / 2,),
         min_trials: int = 2,
         min_peers: int = 6,
@@ -134,10 +138,12 @@ class KFoldPruner(BasePruner):
             return False
         others = self._others(study, trial, sign, mine.folds)
         complete = [one for one in others if one.complete and len(one.ends) == one.folds]
-        levels = _level(others, mine.folds)
-        if len(complete) < self.min_trials or levels is None:
+        if len(complete) < self.min_trials:
             return False
         target = max(float(one.ends.mean()) for one in complete)
+        levels = _level(others, mine.folds, target)
+        if levels is None:
+            return False
         scores = list(mine.ends)
         doubt = 0.0
         if share is not None:
@@ -289,28 +295,35 @@ class _Levels:
     noise: float
 
 
-def _level(seen: list[_Seen], folds: int) -> _Levels | None:
+def _level(seen: list[_Seen], folds: int, target: float) -> _Levels | None:
     """Take scores apart into trial + fold + noise, by alternating least squares; None from too few.
 
-    From few of them the noise is taken for larger.
+    Trials about as good as `target` weigh most: could this one be as good, is the question, and bad ones
+    scatter more. From few of them the noise is taken for larger.
     """
     told = [one.ends for one in seen if len(one.ends) > 1]
     scores = np.full((len(told), folds), np.nan)
     for row, ends in enumerate(told):
         scores[row, : len(ends)] = ends
     known = np.isfinite(scores)
-    count = known.sum(axis=0)
-    freedom = int(known.sum()) - len(told) - int((count > 0).sum()) + 1
+    freedom = int(known.sum()) - len(told) - int(known.any(axis=0).sum()) + 1
     if freedom < 1:
         return None
+    own = np.nanmean(scores, axis=1)
+    like = np.exp(-np.square((own - target) / (_ALIKE * own.std() + 1e-9)) / 2) + _LEAST_WEIGHT
+    weights = np.where(known, like[:, None], 0.0)
+    total = np.maximum(weights.sum(axis=0), 1e-9)
     easy = np.zeros(folds)
     for _ in range(_ROUNDS):
-        own = np.nanmean(scores - easy, axis=1, keepdims=True)
-        rest = np.where(known, scores - own, 0.0).sum(axis=0)
-        easy = rest / np.maximum(count, 1)
+        own = np.nanmean(scores - easy, axis=1)
+        easy = np.where(known, weights * (scores - own[:, None]), 0.0).sum(axis=0) / total
         easy -= easy.mean()
-    own = np.nanmean(scores - easy, axis=1, keepdims=True)
-    noise = float(np.nansum(np.square(scores - own - easy))) / freedom * (1 + 2 / freedom)
+    own = np.nanmean(scores - easy, axis=1)
+    squares = np.nansum(np.square(scores - own[:, None] - easy), axis=1)
+    free = (known.sum(axis=1) - 1) * freedom / (known.sum() - len(told))
+    noise = float(like @ squares) / float(like @ free)
+    noise *= 1 + 2 * float(np.square(like) @ free) / float(like @ free) ** 2
+    count = np.square(total) / np.maximum(np.square(weights).sum(axis=0), 1e-9)
     return _Levels(easy, noise / np.maximum(count, 1), noise)
 
 

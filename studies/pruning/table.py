@@ -52,17 +52,17 @@ class Table:
         return np.max(sign * self.worth) - sign * self.worth
 
 
-def read_table(file: Path, *, folds: tuple[int, ...] | None = None, direction: str = "maximize") -> Table:
-    """A table that `automed record` wrote, or some of its folds; what never came to an end is left out.
+def read_table(file: Path, *, direction: str = "maximize", half: int | None = None) -> Table:
+    """A table that `automed record` wrote; what never came to an end is left out.
 
     Args:
         file: the curves; the configurations lie beside it.
-        folds: which of the folds are replayed, in this order. With fewer than all, a configuration's worth is
-            its mean score in the others: folds that no choice has seen.
         direction: `minimize` turns every score s into 1 - s.
+        half: 0 or 1 for every other configuration.
     """
     rows, configurations = read_tables(file)
-    whole = {one["trial"]: one for one in configurations if one["state"] == "complete" and not one["source"]}
+    ended = [one for one in configurations if one["state"] == "complete" and not one["source"]]
+    whole = {one["trial"]: one for one in (ended if half is None else ended[half::2])}
     kept = [row for row in rows if row["trial"] in whole]
     place = {trial: at for at, trial in enumerate(whole)}
     shape = (len(whole), *(1 + max(int(row[name]) for row in kept) for name in ("fold", "epoch")))
@@ -80,10 +80,13 @@ def read_table(file: Path, *, folds: tuple[int, ...] | None = None, direction: s
         file.name.partition(".")[0], direction, curves, epochs, np.empty(0), settled,
         knobs=tuple({name: one[name] for name in one if name not in _ABOUT} for one in whole.values()),
     )  # fmt: skip
-    if folds is None:
-        return replace(table, worth=shrunk(table.ends))
-    others = [fold for fold in range(shape[1]) if fold not in folds]
-    return replace(table, curves=curves[:, list(folds)], worth=table.ends[:, others].mean(axis=1))
+    return replace(table, worth=shrunk(table.ends))
+
+
+def only(table: Table, folds: np.ndarray) -> Table:
+    """Some of its folds, in this order; a configuration's worth is its mean in those that no choice saw."""
+    others = np.setdiff1d(np.arange(table.folds), folds)
+    return replace(table, curves=table.curves[:, folds], worth=table.ends[:, others].mean(axis=1))
 
 
 def shrunk(ends: np.ndarray) -> np.ndarray:
