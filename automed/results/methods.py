@@ -23,8 +23,8 @@ def methods(of: Reported) -> list[str]:
     beyond = sum(one.infeasible for one in of.trials)
     searched = ", ".join(knob.name for knob in of.experiment.space.searched) or "nothing"
     pruned = (
-        f"; {states['pruned'] - beyond:,} were stopped early, by a forecast from their curves and a paired "
-        "comparison with the best trial on the same folds"
+        f"; {states['pruned'] - beyond:,} were stopped early, where their curve and the folds that they had "
+        "ended, levelled by how easy each fold is, left them behind the best trial"
         if states["pruned"] > beyond else ""
     )  # fmt: skip
     if of.experiment.objective.bounds:
