@@ -119,6 +119,7 @@ def judges(table: Table) -> dict[str, Judge]:
         "SuccessiveHalving": Judge(pruners.SuccessiveHalvingPruner(), lambda *_: True),
         "Wilcoxon": Judge(pruners.WilcoxonPruner(p_threshold=0.1), _end, by_fold=True),
         "KFold": ours(KFoldPruner()),
+        "KFold, z = 2": ours(KFoldPruner(z=2.0)),
     }
 
 
@@ -133,14 +134,16 @@ def _end(_fold: int, epoch: int, epochs: int) -> bool:
     return epoch == epochs - 1
 
 
-def run_cell(cell: Cell, seed: int) -> list[tuple[object, ...]]:
-    """A row a pruner, all in the same order of configurations."""
+def run_cell(cell: Cell, seed: int, there: frozenset[str]) -> list[tuple[object, ...]]:
+    """A row a pruner that is not there yet, all in the same order of configurations."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")  # of experimental features, and of ties and few pairs in Wilcoxon's test
     table = cell.draw(seed)
     proposer = Nearest if cell.sampler == "tpe" else InOrder
     rows: list[tuple[object, ...]] = []
     for name, judge in judges(table).items():
+        if name in there:
+            continue
         got = replay(table, proposer(table, seed), judge, trials=cell.trials)
         head = (cell.name, cell.folds, cell.direction, cell.sampler, name, seed)
         rows.append(
@@ -150,13 +153,14 @@ def run_cell(cell: Cell, seed: int) -> list[tuple[object, ...]]:
 
 
 def summarise(runs: list[dict[str, str]], groups: dict[tuple[str, ...], str]) -> Iterator[list[object]]:
-    """Rows of the table: each landscape by itself, then all of a group; differences are paired by seed."""
+    """Rows of the table: each landscape, all of a group, and these by K; differences are paired by seed."""
     found: dict[tuple[str, ...], dict[str, dict[str, np.ndarray]]] = defaultdict(lambda: defaultdict(dict))
     for run in runs:
         where = run["landscape"], run["folds"], run["direction"], run["sampler"]
         if where in groups:
             values = np.array([float(run[name]) for name in ("used", "after", "within", "fitted")])
-            for key in ((groups[where], *where), (groups[where], "all", "", "", run["sampler"])):
+            pooled = [(groups[where], "all", folds, "", run["sampler"]) for folds in ("", run["folds"])]
+            for key in ((groups[where], *where), *pooled):
                 found[key][run["pruner"]][f"{where} {run['seed']}"] = values
     for key, pruners in found.items():
         for pruner, by_seed in pruners.items():
@@ -186,11 +190,12 @@ def main() -> None:
         kept.write_text(",".join(_RUN) + "\n")
     chosen = [cell for cell in cells() if asked.only in cell.name]
     with kept.open(newline="") as stream:
-        there = {(*row[:4], row[5]) for row in csv.reader(stream)}
+        there: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        for row in csv.reader(stream):
+            there[(*row[:4], row[5])].add(row[4])
     jobs = [
-        (cell, seed)
+        (cell, seed, frozenset(there[cell.name, str(cell.folds), cell.direction, cell.sampler, str(seed)]))
         for seed in range(FIRST_SEED, FIRST_SEED + asked.seeds) for cell in chosen
-        if (cell.name, str(cell.folds), cell.direction, cell.sampler, str(seed)) not in there
     ]  # fmt: skip
     with ProcessPoolExecutor(asked.processes) as pool, kept.open("a", newline="") as stream:
         for rows in pool.map(run_cell, *zip(*jobs, strict=True)) if jobs else ():
