@@ -39,8 +39,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
+from numpy.typing import ArrayLike
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -49,9 +51,9 @@ SHAPE = "shape"
 FOLD_SCORES = "fold_scores"
 SAME_AS = "same_as"
 SETTLED = "settled"
-_ROUNDS = 8  # of alternating least squares
 _ALIKE = 0.5  # standard deviations between trials, within which one is about as good as another
-_LEAST_WEIGHT = 0.05  # of a trial that is not
+_FENCE = 5  # times as far behind the best as three quarters of the trials: no score is taken for worse
+_TIE = 1e-9  # relative: what rounding may put one behind another
 _SETTLING = 1 / 3  # share of the epochs after `settled` in which a curve still tells nothing
 
 
@@ -104,7 +106,7 @@ class KFoldPruner(BasePruner):
         for name, count in {**counts, "smooth": smooth}.items():
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise ValueError(f"{name} is {count!r}; it must be a whole number above 0")
-        if not (math.isfinite(z) and z >= 0):
+        if not (isinstance(z, int | float) and math.isfinite(z) and z >= 0):
             raise ValueError(f"z is {z!r}; it must be a number of at least 0")
         if wrong := [share for share in (*rungs, *later_rungs) if not 0 < share < 1]:
             raise ValueError(f"rungs are shares of the epochs, between 0 and 1, not {wrong[0]!r}")
@@ -125,7 +127,7 @@ class KFoldPruner(BasePruner):
         """Whether the trial should end here; False wherever there is too little to go by.
 
         Raises:
-            ValueError: nobody said how many folds and epochs there are, or the trial reports more.
+            ValueError: nobody said how many folds and epochs there are, or a trial reported more.
         """
         sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
         mine = None if trial.last_step is None else self._seen(trial, sign)
@@ -141,13 +143,14 @@ class KFoldPruner(BasePruner):
         if len(complete) < self.min_trials:
             return False
         target = max(float(one.ends.mean()) for one in complete)
-        levels = _level(others, mine.folds, target)
+        scale = _Scale.of(others, target)
+        levels = _level(others, mine.folds, scale)
         if levels is None:
             return False
-        scores = list(mine.ends)
+        scores = scale.fenced(mine.ends).tolist()
         doubt = 0.0
         if share is not None:
-            forecast = self._forecast(mine, others, fold, share)
+            forecast = self._forecast(mine, others, fold, share, scale)
             if forecast is None:
                 return False
             scores.append(forecast[0])
@@ -155,8 +158,8 @@ class KFoldPruner(BasePruner):
         known = len(scores)
         expected = float(np.mean(scores - levels.easy[:known]))
         error = levels.noise * (mine.folds - known) / (known * mine.folds)
-        error += float(levels.doubt[:known].mean()) / known + doubt / known**2
-        return target - expected > self.z * math.sqrt(error)
+        error += (float(levels.doubt[:known, :known].sum()) + doubt) / known**2
+        return target - expected > self.z * math.sqrt(max(error, 0.0)) + _TIE * max(abs(target), scale.unit)
 
     def _share(self, fold: int, epoch: int, epochs: int) -> float | None:
         """The share of the fold at which there is a rung just here."""
@@ -172,7 +175,7 @@ class KFoldPruner(BasePruner):
             raise ValueError("KFoldPruner needs n_folds and n_epochs, or the user attribute 'shape'")
         if (last := max(trial.intermediate_values)) >= epochs * folds:
             steps = f"{folds} folds of {epochs} epochs have the steps 0 to {epochs * folds - 1}"
-            raise ValueError(f"step {last} was reported, but {steps}")
+            raise ValueError(f"trial {trial.number} reported step {last}, but {steps}")
         return _Seen(trial, sign, int(epochs), int(folds))
 
     def _others(self, study: Study, trial: FrozenTrial, sign: float, folds: int) -> list[_Seen]:
@@ -194,28 +197,32 @@ class KFoldPruner(BasePruner):
         return found
 
     def _forecast(
-        self, mine: _Seen, others: list[_Seen], fold: int, share: float
+        self, mine: _Seen, others: list[_Seen], fold: int, share: float, scale: _Scale
     ) -> tuple[float, float] | None:
         """Where a fold will end that has come to a share of its epochs, and the variance of that."""
-        here = mine.look(fold, share, self.smooth)
+        here = mine.points(fold, share, self.smooth)
         if here is None or mine.unsettled(share):
             return None
         if fold:
-            gains = mine.gains(fold, share, self.smooth)
-            errors = [error for other in others for error in other.errors(share, self.smooth)]
+            gains = mine.gains(fold, share, self.smooth, scale)
+            errors = [error for other in others for error in other.errors(share, self.smooth, scale)]
             if gains is None or len(errors) < self.min_peers:
                 return None
             doubt = float(np.square(errors).mean()) * (1 + 2 / len(errors))
-            return here[0] + float(gains.mean()), doubt
+            return float(scale.fenced(here)[0] + gains.mean()), doubt
         known = [
-            (*look, float(other.ends[0]) - look[0]) for other in others
+            (*points, float(other.ends[0])) for other in others
             if len(other.ends) and not other.unsettled(share)
-            and (look := other.look(0, share, self.smooth)) is not None
+            and (points := other.points(0, share, self.smooth)) is not None
         ]  # fmt: skip
         if len(known) < self.min_peers:
             return None
-        gain, doubt = _regress(np.array(known), np.array(here))
-        return here[0] + gain, doubt
+        told = scale.fenced(known)
+        gain, doubt = _regress(
+            _looks(told[:, :-1], share, scale), told[:, -1] - told[:, 0],
+            _looks(scale.fenced([here]), share, scale)[0],
+        )  # fmt: skip
+        return float(scale.fenced(here)[0]) + gain, doubt
 
 
 class _Seen:
@@ -233,118 +240,154 @@ class _Seen:
                 self.curves[fold] = sign * np.array(curve)
         told = trial.user_attrs.get(FOLD_SCORES)
         if told is None:
-            told = [
-                trial.intermediate_values[end] for fold in range(folds)
-                if (end := (fold + 1) * epochs - 1) in trial.intermediate_values
-            ]  # fmt: skip
+            ends = range(epochs - 1, epochs * folds, epochs)
+            whole = takewhile(trial.intermediate_values.__contains__, ends)
+            told = [trial.intermediate_values[end] for end in whole]
         self.ends = sign * np.asarray(told, dtype=float)
-        self._looks: dict[tuple[int, float], tuple[float, ...] | None] = {}
+        self._points: dict[tuple[int, float], tuple[float, float, float] | None] = {}
 
     def unsettled(self, share: float) -> bool:
         """Whether its schedule says that the curve tells nothing at this share of the epochs."""
-        return bool(self.settled) and math.ceil(share * self.epochs) < self.settled + _SETTLING * self.epochs
+        done = math.ceil(share * self.epochs - 1e-9)
+        return bool(self.settled) and done < self.settled + _SETTLING * self.epochs
 
-    def look(self, fold: int, share: float, smooth: int) -> tuple[float, ...] | None:
-        """What its curve looks like at a share of a fold's epochs.
+    def points(self, fold: int, share: float, smooth: int) -> tuple[float, float, float] | None:
+        """Where its curve stood at a share of a fold's epochs, half-way to there, and at the first report.
 
-        Its level; how far it rose since the first report, and in the second half of the way; and how far it
-        would still rise if each half of that way brought the same part of the half before it (a geometric
-        series, as in Aitken's process). A fold that stopped early stands at its last reports from then on.
-        None where it did not come so far, or where that is no number.
+        A fold that stopped early stands at its last reports from then on. None where it did not come so far,
+        or where that is no number.
         """
         key = fold, share
-        if key not in self._looks:
-            self._looks[key] = self._look(fold, share, smooth)
-        return self._looks[key]
+        if key not in self._points:
+            self._points[key] = self._find(fold, share, smooth)
+        return self._points[key]
 
-    def _look(self, fold: int, share: float, smooth: int) -> tuple[float, ...] | None:
+    def _find(self, fold: int, share: float, smooth: int) -> tuple[float, float, float] | None:
         curve, rung = self.curves.get(fold), _rung(share, self.epochs)
         if curve is None or rung is None or (len(curve) <= rung and len(self.ends) <= fold):
             return None
         upto = curve[: rung + 1]
         half = max(1, len(upto) // 2)
         width = min(smooth, half)
-        level, middle, first = float(upto[-width:].mean()), float(upto[half - width : half].mean()), upto[0]
-        late, early = level - middle, middle - float(first)
-        part = min(max(late / max(early, 1e-3), 0.0), 0.97)
-        series = part * (1 - part ** (2 * (1 - share) / share)) / (1 - part)
-        looks = level, level - float(first), late, max(late, 0.0) * series
-        return looks if all(map(math.isfinite, looks)) else None
+        points = float(upto[-width:].mean()), float(upto[half - width : half].mean()), float(upto[0])
+        return points if all(map(math.isfinite, points)) else None
 
-    def gains(self, fold: int, share: float, smooth: int) -> np.ndarray | None:
+    def gains(self, fold: int, share: float, smooth: int, scale: _Scale) -> np.ndarray | None:
         """How much each fold before `fold` gained from a share of its epochs to its end."""
-        looks = [self.look(one, share, smooth) for one in range(fold)]
-        if any(look is None for look in looks):
+        there = [points[0] for one in range(fold) if (points := self.points(one, share, smooth))]
+        if len(there) < fold:
             return None
-        return np.array([end - look[0] for end, look in zip(self.ends, looks, strict=False) if look])
+        return np.asarray(scale.fenced(self.ends[:fold]) - scale.fenced(there))
 
-    def errors(self, share: float, smooth: int) -> list[float]:
+    def errors(self, share: float, smooth: int, scale: _Scale) -> list[float]:
         """By how much the gain of each fold after the first missed what those before it had gained."""
-        gains = self.gains(len(self.ends), share, smooth)
+        gains = self.gains(len(self.ends), share, smooth, scale)
         if gains is None:
             return []
         return [float(gains[fold] - gains[:fold].mean()) for fold in range(1, len(gains))]
 
 
 @dataclass(frozen=True)
+class _Scale:
+    """What is far: the best trial's score, by how much most are behind it, and from where all is lost."""
+
+    target: float
+    unit: float
+    low: float
+
+    @classmethod
+    def of(cls, seen: list[_Seen], target: float) -> _Scale:
+        """One that diverged, with a loss of 1e9, is to say no more than one that learnt nothing."""
+        behind = [target - float(one.ends.mean()) for one in seen if len(one.ends)]
+        unit = max(float(np.quantile(behind, 0.75)), 0.0)
+        return cls(target, unit or 1.0, target - _FENCE * unit if unit else -math.inf)
+
+    def fenced(self, scores: ArrayLike) -> np.ndarray:
+        return np.asarray(np.maximum(scores, self.low), dtype=float)
+
+
+def _looks(points: np.ndarray, share: float, scale: _Scale) -> np.ndarray:
+    """(n, 4) what curves look like at a share of a fold's epochs, by three points of them (n, 3).
+
+    Their level; how far they rose since the first report, and in the second half of the way; and how far
+    they would still rise if each half of that way brought the same part of the half before it (a geometric
+    series, as in Aitken's process).
+    """
+    level, middle, first = points.T
+    late = level - middle
+    part = np.clip(late / np.maximum(middle - first, 1e-3 * scale.unit), 0.0, 0.97)
+    series = part * (1 - part ** (2 * (1 - share) / share)) / (1 - part)
+    return np.column_stack([level, level - first, late, np.maximum(late, 0.0) * series])
+
+
+@dataclass(frozen=True)
 class _Levels:
-    """How `easy` each fold is (K,), on average 0, with the variance of that, `doubt`, and of the `noise`."""
+    """How `easy` each fold is (K,), on average 0, its covariance, `doubt`, and the `noise`'s variance."""
 
     easy: np.ndarray
     doubt: np.ndarray
     noise: float
 
 
-def _level(seen: list[_Seen], folds: int, target: float) -> _Levels | None:
-    """Take scores apart into trial + fold + noise, by alternating least squares; None from too few.
+def _level(seen: list[_Seen], folds: int, scale: _Scale) -> _Levels | None:
+    """Take scores apart into trial + fold + noise, by weighted least squares; None from too few.
 
-    Trials about as good as `target` weigh most: could this one be as good, is the question, and bad ones
+    Trials about as good as the best weigh most: could this one be as good, is the question, and bad ones
     scatter more. From few of them the noise is taken for larger.
     """
-    told = [one.ends for one in seen if len(one.ends) > 1]
-    scores = np.full((len(told), folds), np.nan)
-    for row, ends in enumerate(told):
-        scores[row, : len(ends)] = ends
-    known = np.isfinite(scores)
-    freedom = int(known.sum()) - len(told) - int(known.any(axis=0).sum()) + 1
-    if freedom < 1:
+    if folds == 1:
+        return _Levels(np.zeros(1), np.zeros((1, 1)), 0.0)
+    told = [scale.fenced(one.ends) for one in seen if len(one.ends) > 1]
+    if len(told) < 2:
         return None
-    own = np.nanmean(scores, axis=1)
-    like = np.exp(-np.square((own - target) / (_ALIKE * own.std() + 1e-9)) / 2) + _LEAST_WEIGHT
-    weights = np.where(known, like[:, None], 0.0)
-    total = np.maximum(weights.sum(axis=0), 1e-9)
+    known = np.arange(folds) < np.array([[len(ends)] for ends in told])
+    scores = np.zeros(known.shape)
+    scores[known] = np.concatenate(told)
+    count = known.sum(axis=1)
+    # (n, K, K): each takes its trial's mean away from the folds that it has
+    centred = known[:, :, None] * (np.eye(folds) - known[:, None, :] / count[:, None, None])
     easy = np.zeros(folds)
-    for _ in range(_ROUNDS):
-        own = np.nanmean(scores - easy, axis=1)
-        easy = np.where(known, weights * (scores - own[:, None]), 0.0).sum(axis=0) / total
-        easy -= easy.mean()
-    own = np.nanmean(scores - easy, axis=1)
-    squares = np.nansum(np.square(scores - own[:, None] - easy), axis=1)
-    free = (known.sum(axis=1) - 1) * freedom / (known.sum() - len(told))
-    noise = float(like @ squares) / float(like @ free)
-    noise *= 1 + 2 * float(np.square(like) @ free) / float(like @ free) ** 2
-    count = np.square(total) / np.maximum(np.square(weights).sum(axis=0), 1e-9)
-    return _Levels(easy, noise / np.maximum(count, 1), noise)
+    for _ in range(2):  # how alike they are is seen better once they are levelled
+        own = np.where(known, scores - easy, 0.0).sum(axis=1) / count
+        weights = _likeness(own, scale.target)
+        first, second, third = (np.tensordot(weights**power, centred, 1) for power in (1, 2, 3))
+        inverse = np.linalg.pinv(first, hermitian=True)
+        easy = inverse @ np.einsum("n,nij,nj->i", weights, centred, scores)
+    rest = np.einsum("nij,nj->ni", centred, scores - easy)
+    spent = inverse @ second
+    free = float(weights @ (count - 1) - np.trace(spent))
+    squared = float(weights**2 @ (count - 1) - 2 * np.trace(inverse @ third) + np.trace(spent @ spent))
+    if free <= _TIE or squared <= 0:
+        return None
+    freedom = free**2 / squared  # Satterthwaite 1946
+    noise = float(weights @ np.square(rest).sum(axis=1)) / free * (1 + 2 / freedom)
+    return _Levels(easy, noise * spent @ inverse, noise)
 
 
-def _regress(known: np.ndarray, here: np.ndarray) -> tuple[float, float]:
-    """The gain at the look `here` (p,) and its variance, by ridge regression on `known` (n, p + 1).
+def _likeness(own: np.ndarray, target: float) -> np.ndarray:
+    """(n,) from 1, as good as the target, down to 0."""
+    low, high = np.quantile(own, [0.25, 0.75])
+    spread = float(high - low) / 1.35 or float(own.std()) or 1.0
+    return np.asarray(1 / (1 + np.square((own - target) / (_ALIKE * spread))) ** 2)
 
-    The last column of `known` are the gains of those looks. The variance is that of the residuals, those of
-    looks like `here` weighing most.
+
+def _regress(looks: np.ndarray, gains: np.ndarray, here: np.ndarray) -> tuple[float, float]:
+    """The gain at the look `here` (p,) and its variance, by ridge regression on the looks (n, p) of others.
+
+    The variance is that of the residuals, those of looks like `here` weighing most.
     """
-    looks, gains = known[:, :-1], known[:, -1]
-    middle, scale = looks.mean(axis=0), looks.std(axis=0) + 1e-9
-    design = np.column_stack([np.ones(len(known)), (looks - middle) / scale])
+    middle, spread = looks.mean(axis=0), looks.std(axis=0)
+    spread[spread == 0] = 1.0
+    design = np.column_stack([np.ones(len(looks)), (looks - middle) / spread])
     normal = design.T @ design + np.diag([0.0, *[1.0] * len(here)])
     weights = np.linalg.solve(normal, design.T @ gains)
     squares = np.square(gains - design @ weights)
-    point = np.array([1.0, *((here - middle) / scale)])
+    point = np.array([1.0, *((here - middle) / spread)])
     near = np.exp(-np.square(design - point).sum(axis=1) / 2)
-    freedom = max(1, len(known) - len(point))
-    variance = float((near @ squares + squares.mean()) / (near.sum() + 1)) * len(known) / freedom
-    spread = 1 + float(point @ np.linalg.solve(normal, point))
-    return float(point @ weights), variance * (1 + 2 / freedom) * spread
+    freedom = max(1, len(looks) - len(point))
+    variance = float((near @ squares + squares.mean()) / (near.sum() + 1)) * len(looks) / freedom
+    leverage = 1 + float(point @ np.linalg.solve(normal, point))
+    return float(point @ weights), variance * (1 + 2 / freedom) * leverage
 
 
 def _rung(share: float, epochs: int) -> int | None:

@@ -45,7 +45,9 @@ def replay(table: Table, proposer: Proposer, judge: Judge, *, trials: int) -> Ou
     For that budget a whole trial is reckoned to cost the mean of the table, so that it is the same whatever a
     sampler prefers.
     """
-    study = optuna.create_study(direction=table.direction, pruner=judge.pruner)
+    study = optuna.create_study(
+        study_name="replay", direction=table.direction, pruner=judge.pruner
+    )  # Hyperband draws brackets from the name
     budget = float(table.epochs.mean()) * table.folds * trials
     spent, used, after, fitted = 0, 0.0, 0.0, 0
     rows: dict[int, int] = {}
@@ -92,7 +94,7 @@ def _regret(study: optuna.Study, table: Table, rows: dict[int, int], count: int)
     trials = [one for one in study.get_trials(deepcopy=False) if one.number in first]
     complete = [one for one in trials if one.state == TrialState.COMPLETE]
     if complete:
-        best = max(complete, key=lambda one: sign * (one.value or 0.0))
+        best = max(complete, key=lambda one: sign * one.values[0])
     else:
         best = max(trials, key=lambda one: sign * one.intermediate_values[one.last_step])
     return float(table.regret[rows[best.number]])

@@ -3,14 +3,15 @@
     python studies/pruning/run.py                        # all of it: an hour and a half on one core
     python studies/pruning/run.py --only "slow" --seeds 5
 
-What was replayed is kept in `runs.csv` under --work and not replayed again. `table.csv`, beside this file by
-default, has a row a landscape and pruner, and the rows of README's table.
+What was replayed is kept under --work, a file for every state of the code, and not replayed again.
+`table.csv`, beside this file by default, has a row a landscape and pruner, and the rows of README's table.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import itertools
 import warnings
 from collections import defaultdict
@@ -26,6 +27,7 @@ from replay import Judge, replay
 from table import Table, only, read_table
 from world import Landscape, draw_table
 
+from automed import kfold_pruner
 from automed.kfold_pruner import KFoldPruner
 
 HERE = Path(__file__).resolve().parent
@@ -38,6 +40,7 @@ _ROW = (
     "group", "landscape", "folds", "direction", "sampler", "pruner", "runs", "used", "after", "after_more",
     "after_error", "within", "within_more", "within_error", "fitted",
 )  # fmt: skip
+_Search = tuple[tuple[str, ...], str]  # where, and the seed
 FIRST_SEED = 1000
 """Those below were used up by `tune.py`, and so were half of BreastMNIST's table and all of COVID's."""
 
@@ -105,7 +108,7 @@ class Recorded:
 
 
 def judges(table: Table) -> dict[str, Judge]:
-    """Every pruner as its documentation has it used, new for each search."""
+    """Every pruner as its documentation has it used, Median also less eager; new for each search."""
     most = table.folds * int(table.epochs.max())
     first = int(table.epochs.max()) // 3
     pruners = optuna.pruners
@@ -153,20 +156,28 @@ def run_cell(cell: Cell, seed: int, there: frozenset[str]) -> list[tuple[object,
 
 
 def summarise(runs: list[dict[str, str]], groups: dict[tuple[str, ...], str]) -> Iterator[list[object]]:
-    """Rows of the table: each landscape, all of a group, and these by K; differences are paired by seed."""
-    found: dict[tuple[str, ...], dict[str, dict[str, np.ndarray]]] = defaultdict(lambda: defaultdict(dict))
+    """Rows of the table: each landscape, all of a group, and these by K.
+
+    Differences are paired by seed and averaged within one, for landscapes of one seed share random numbers.
+    """
+    found: dict[tuple[str, ...], dict[str, dict[_Search, np.ndarray]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
     for run in runs:
         where = run["landscape"], run["folds"], run["direction"], run["sampler"]
         if where in groups:
             values = np.array([float(run[name]) for name in ("used", "after", "within", "fitted")])
             pooled = [(groups[where], "all", folds, "", run["sampler"]) for folds in ("", run["folds"])]
             for key in ((groups[where], *where), *pooled):
-                found[key][run["pruner"]][f"{where} {run['seed']}"] = values
+                found[key][run["pruner"]][where, run["seed"]] = values
     for key, pruners in found.items():
         for pruner, by_seed in pruners.items():
-            shared = [seed for seed in by_seed if seed in pruners["none"]]
-            mine = np.array([by_seed[seed] for seed in shared])
-            more = mine - np.array([pruners["none"][seed] for seed in shared])
+            shared = [one for one in by_seed if one in pruners["none"]]
+            mine = np.array([by_seed[one] for one in shared])
+            seeds = defaultdict(list)
+            for one in shared:
+                seeds[one[1]].append(by_seed[one] - pruners["none"][one])
+            more = np.array([np.mean(some, axis=0) for some in seeds.values()])
             error = more.std(axis=0, ddof=1) / np.sqrt(len(more)) if len(more) > 1 else np.full(4, np.nan)
             used, after, within, fitted = mine.mean(axis=0)
             yield [
@@ -174,6 +185,13 @@ def summarise(runs: list[dict[str, str]], groups: dict[tuple[str, ...], str]) ->
                 f"{after:.4f}", f"{more[:, 1].mean():.4f}", f"{error[1]:.4f}",
                 f"{within:.4f}", f"{more[:, 2].mean():.4f}", f"{error[2]:.4f}", f"{fitted:.0f}",
             ]  # fmt: skip
+
+
+def _code() -> str:
+    """What tells one state of the code that replays from another."""
+    files = [HERE / f"{name}.py" for name in ("propose", "replay", "table", "world")]
+    files.append(Path(kfold_pruner.__file__))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
 
 
 def main() -> None:
@@ -185,7 +203,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "table.csv")
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
-    kept = asked.work / "runs.csv"
+    kept = asked.work / f"runs-{_code()}.csv"
     if not kept.exists():
         kept.write_text(",".join(_RUN) + "\n")
     chosen = [cell for cell in cells() if asked.only in cell.name]

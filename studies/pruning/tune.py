@@ -54,31 +54,35 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("settings", nargs="+", type=json.loads, help="KFoldPruner's arguments as JSON")
-    parser.add_argument("--seeds", type=int, default=30, help="each of them another order or landscape")
+    parser.add_argument("--first", type=int, default=0, help="seed; each is another order or landscape")
+    parser.add_argument("--seeds", type=int, default=30)
     asked = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
-    jobs = [(cell, seed) for cell in cells() for seed in range(min(asked.seeds, FIRST_SEED))]
-    base = [search(cell, seed, None) for cell, seed in jobs]
+    seeds = range(asked.first, min(asked.first + asked.seeds, FIRST_SEED))
+    searched = list(cells())
+    base = _search_all(searched, seeds, None)
     for setting in asked.settings:
-        found = [search(cell, seed, setting) for cell, seed in jobs]
+        found = _search_all(searched, seeds, setting)
         for group in ("recorded", "made up"):
-            pairs = [
-                (mine, none)
-                for (cell, _), mine, none in zip(jobs, found, base, strict=True)
-                if cell.group == group
-            ]
-            used = np.mean([mine.used for mine, _ in pairs])
-            after = _told([mine.after - none.after for mine, none in pairs])
-            within = _told([mine.within - none.within for mine, none in pairs])
+            rows = [cell.group == group for cell in searched]
+            used, more = found[rows, :, 0].mean(), found[rows] - base[rows]
             print(
-                f"{json.dumps(setting)}\t{group}\tused {used:.2f}\tafter {after}\twithin {within}", flush=True
-            )
+                f"{json.dumps(setting)}\t{group}\tused {used:.2f}\tafter {_told(more[:, :, 1])}"
+                f"\twithin {_told(more[:, :, 2])}", flush=True,
+            )  # fmt: skip
 
 
-def _told(more: list[float]) -> str:
-    error = np.std(more, ddof=1) / len(more) ** 0.5
-    return f"{1e4 * np.mean(more):+.0f} ± {1e4 * error:.0f}"
+def _search_all(cells: list[Cell], seeds: range, setting: Mapping[str, object] | None) -> np.ndarray:
+    """(cells, seeds, 3) of epochs used, regret after as many trials, and at as many epochs."""
+    outcomes = [[search(cell, seed, setting) for seed in seeds] for cell in cells]
+    return np.array([[(one.used, one.after, one.within) for one in row] for row in outcomes])
+
+
+def _told(more: np.ndarray) -> str:
+    """`more` is (cells, seeds); landscapes of one seed share random numbers."""
+    by_seed = more.mean(axis=0)
+    return f"{1e4 * by_seed.mean():+.0f} ± {1e4 * by_seed.std(ddof=1) / len(by_seed) ** 0.5:.0f}"
 
 
 if __name__ == "__main__":
