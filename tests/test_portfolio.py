@@ -65,18 +65,7 @@ def test_a_portfolio_of_other_data_is_ahead_of_plain_tpe(curves: Path, tmp_path:
     assert len({tuple(entry.items()) for entry in entries}) == len(entries)
     assert entries[0]["model.name"] == "a" and 1e-4 < entries[0]["optim.lr"] < 1e-2
     table = tmp_path / "judged.csv"
-    run(
-        "judge.py",
-        "there",
-        "--curves",
-        str(curves),
-        "--portfolio",
-        str(out),
-        "--seeds",
-        "3",
-        "--out",
-        str(table),
-    )
+    run("judge.py", "there", "--curves", str(curves), "--seeds", "3", "--out", str(table))
     with table.open(newline="") as stream:
         best = {(row["search"], row["trials"]): float(row["best"]) for row in csv.DictReader(stream)}
     assert best["portfolio, then TPE", "4"] > best["plain TPE", "4"]

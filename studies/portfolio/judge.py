@@ -1,6 +1,6 @@
-"""Judge a portfolio on a recording that it was not chosen from: what is reached, after how many trials.
+"""Judge portfolios, each on a recording that it was not chosen from: what is reached, after how many trials.
 
-    python studies/portfolio/judge.py brain --portfolio FILE
+    python studies/portfolio/judge.py           # every recording, with the portfolio of all the others
 
 A search of the recording takes, for what it wants to try, the configuration nearest to that (Gower 1971) that
 was not taken yet. Plain TPE draws its first ten at random; with the portfolio its entries come first, and TPE
@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import csv
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import optuna
-from choose import CURVES
+from choose import CURVES, choose
 from recorded import Config, Encoder, Recording, read_all
-
-from automed.study.portfolio import FILE, read_portfolio
 
 _MARKS = (1, 2, 4, 8, 12, 20, 40)
 _SEEDS = 30
@@ -76,33 +75,37 @@ def _space(recording: Recording) -> dict[str, optuna.distributions.BaseDistribut
     return space
 
 
+def judge(recording: Recording, others: list[Recording], seeds: int) -> Iterator[list[object]]:
+    """The lines of the table for one recording."""
+    networks = {one.get("model.name") for one in recording.configs}
+    entries = [one for one, _ in choose(others) if one.get("model.name") in networks]
+    most = min(_MARKS[-1], len(recording.configs))
+    for name, first in (("plain TPE", []), ("portfolio, then TPE", entries)):
+        curves = np.array([search(recording, first, most, seed) for seed in range(seeds)])
+        for mark in (mark for mark in _MARKS if mark <= most):
+            best = curves[:, mark - 1]
+            error = best.std(ddof=1) / len(best) ** 0.5
+            line = [recording.name, name, mark, f"{best.mean():.4f}", f"{error:.4f}", seeds]
+            print(*line, flush=True)
+            yield line
+
+
 def main() -> None:
-    """Search with and without the portfolio, and keep the table."""
+    """Search every recording with and without the portfolio of the others, and keep the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recording")
-    parser.add_argument("--portfolio", type=Path, default=FILE)
+    parser.add_argument("recordings", nargs="*", help="those to judge on; all, if none is named")
     parser.add_argument("--curves", type=Path, default=CURVES)
     parser.add_argument("--seeds", type=int, default=_SEEDS)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("judged.csv"))
     asked = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    (recording,) = (one for one in read_all(asked.curves) if one.name == asked.recording)
-    networks = {one.get("model.name") for one in recording.configs}
-    entries = [one for one in read_portfolio(asked.portfolio) if one.get("model.name") in networks]
-    most = min(_MARKS[-1], len(recording.configs))
-    runs = {
-        "plain TPE": [search(recording, [], most, seed) for seed in range(asked.seeds)],
-        "portfolio, then TPE": [search(recording, entries, most, seed) for seed in range(asked.seeds)],
-    }
-    lines = []
-    for name, curves in runs.items():
-        for mark in (mark for mark in _MARKS if mark <= most):
-            best = np.array([curve[mark - 1] for curve in curves])
-            error = best.std(ddof=1) / len(best) ** 0.5
-            lines.append([asked.recording, name, mark, f"{best.mean():.4f}", f"{error:.4f}", len(best)])
-            print(*lines[-1])
+    recordings = read_all(asked.curves)
+    lines = [
+        line for one in recordings if one.name in asked.recordings or not asked.recordings
+        for line in judge(one, [other for other in recordings if other is not one], asked.seeds)
+    ]  # fmt: skip
     with asked.out.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["recording", "search", "trials", "best", "standard error", "seeds"])
