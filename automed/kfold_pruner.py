@@ -5,20 +5,20 @@ For any Optuna study whose trials train K folds, one after another; `KFoldPruner
 One question is asked at every point: what will the trial score over all folds, and how far is that behind the
 best trial that was trained to its end?
 
-* **Folds that ended** count for what they are once it is taken out how easy each fold is, which all trials
-  tell together: scores are taken apart into trial + fold + noise. With n of K folds ended the mean over all
-  of them is known up to a standard error of s * sqrt((K - n) / (n K)). The spread s of the noise is pooled
-  over trials, so that one fold is enough to speak (stopping cross-validation early: Bergman et al. 2024,
-  "Don't Waste Your Time: Early Stopping Cross-Validation"); those about as good as the best weigh most, for
-  bad ones scatter more.
+* **Folds that ended** count for what they are once it is taken out how easy each fold is (by how much all
+  trials score higher in it than in the others): scores are taken apart into trial + fold + noise. With n of
+  K folds ended the mean over all of them is known up to a standard error of s * sqrt((K - n) / (n K)), and
+  up to how well it is known how easy the folds are. The spread s of the noise is pooled over trials, so that
+  one fold is enough to speak (stopping cross-validation early: Bergman et al. 2024, "Don't Waste Your Time:
+  Early Stopping Cross-Validation"); those about as good as the best weigh most, for bad ones scatter more.
 * **The first fold, on its way**, is forecast at some shares of its epochs (rungs, as in Li et al. 2020, "A
   System for Massively Parallel Hyperparameter Tuning"), at equal progress of the schedule, since trials may
   train unequally long. How much a fold still gains is learnt from the trials that ended theirs, from where
   they stood then, how far they had risen, and how fast: a slow starter is behind, but rises. Ranks alone
   serve as well where all curves have one shape (Egele et al. 2023, "Is One Epoch All You Need For
   Multi-Fidelity Hyperparameter Optimization?"), and lose the best ones where they have not. The forecast is
-  as sure as it was for curves like this one. Short trainings are at chance for a third of their epochs and
-  end well; so nothing is judged before a half.
+  as sure as it was for curves like this one. Some short trainings are at chance for a third of their epochs
+  and end best of all; so the first rung stands at a half.
 * **A later fold, on its way**, gains what the trial's own earlier folds gained from there.
 
 A trial ends when it lies more than `z` standard errors behind. Where a schedule says that a curve tells
@@ -28,10 +28,7 @@ before it, and for a third of the epochs after it, pass the trial.
 What else a study may say in a trial's user attributes: `shape`, `[epochs, folds]`, where trials train
 unequally long (then a step is `fold * epochs + epoch` with its own epochs); `fold_scores`, the score of each
 fold that ended, where that is not its last report, or where a fold may end early (set it before asking);
-`same_as`, in a trial that repeats what another one scored: it says nothing new, and no other is held against
-it.
-
-The file needs nothing but Optuna and NumPy.
+`same_as`, in a trial that repeats what another one scored. The file needs nothing but Optuna and NumPy.
 """
 
 from __future__ import annotations
@@ -76,14 +73,20 @@ class KFoldPruner(BasePruner):
                 scores.append(score)
             return float(np.mean(scores))
 
+        study.optimize(objective, n_trials=100)
+
+    Every epoch must be reported, and a trial's value is taken for the mean of its fold scores. A trial with a
+    score that is no number is not judged.
+
     Args:
         n_folds: how many folds a trial has; trials may say otherwise in `shape`.
         n_epochs: how many epochs a fold has at most; trials may say otherwise in `shape`.
         z: how many standard errors behind is too far. A larger one stops less, and errs less.
-        rungs: the shares of the first fold's epochs after which it is forecast.
+        rungs: the shares of the first fold's epochs after which it is judged.
         later_rungs: the same in the folds after it.
         min_trials: how many must have been trained to their end before any is stopped.
-        min_peers: how many must have ended a fold before one is forecast.
+        min_peers: how many trials must have ended their first fold before one is judged within it, and how
+            many later folds must have ended before one is judged within such.
         smooth: how many reports are averaged, for a noisy one is no level.
 
     Raises:

@@ -14,7 +14,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 import automed
-from automed.kfold_pruner import FOLD_SCORES, SAME_AS, SETTLED, SHAPE, KFoldPruner
+from automed.kfold_pruner import FOLD_SCORES, SAME_AS, SETTLED, SHAPE, KFoldPruner, _level, _Scale, _Seen
 
 EPOCHS, FOLDS = 12, 3
 EASY = np.array([0.03, -0.03, 0.0])
@@ -175,6 +175,49 @@ def test_the_noise_is_that_of_trials_as_good_as_the_best(like: str) -> None:
     ])  # fmt: skip
     behind = [float(one) for one in 0.85 + EASY]
     assert judge(study, ask(study, behind, 1)) is (like == "the best")
+
+
+@pytest.mark.parametrize("far", [-5.0, -1e9])
+@pytest.mark.parametrize("fold", [0, 2])
+def test_a_fold_that_diverged_does_not_keep_others_from_being_judged(far: float, fold: int) -> None:
+    ends = noisy(0.8, 1)
+    ends[fold] = far
+    whole = [finished(noisy(level, 80 + one)) for one, level in enumerate((0.85, 0.82, 0.7))]
+    study = study_of([*PEERS, *whole, finished(ends)])
+    assert judge(study, ask(study, noisy(0.65, 50), 1 / 2)) and judge(study, ask(study, noisy(0.8, 40), 1))
+    assert not judge(study, ask(study, noisy(0.9, 51), 1 / 2))
+
+
+def test_one_that_is_as_good_as_the_best_is_not_behind_by_rounding() -> None:
+    study = study_of([finished([0.1 + 0.7, 0.8, 0.8]), finished([0.8, 0.8, 0.8]), finished([0.8] * 3)])
+    for done in (1, 2):
+        assert not judge(study, ask(study, [0.8 - 1e-16, 0.8, 0.8], done))
+
+
+def test_the_noise_of_few_trials_is_right_on_average() -> None:
+    rng, noise = np.random.default_rng(0), []
+    for _ in range(300):
+        told = [finished(list(0.8 + EASY + rng.normal(0, 0.02, FOLDS))) for _ in range(5)]
+        seen = [_Seen(one, 1.0, EPOCHS, FOLDS) for one in told]
+        levels = _level(seen, FOLDS, _Scale.of(seen, 0.8))
+        assert levels is not None and abs(levels.easy.sum()) < 1e-9
+        noise.append(levels.noise)
+    assert 1 < np.mean(noise) / 0.02**2 < 1.6, "a little too much, since it comes from few"
+
+
+def test_one_fold_is_judged_by_its_curve_alone() -> None:
+    study = study_of([finished([level], folds=1) for level in (0.9, 0.8, 0.7, 0.85, 0.75, 0.65, 0.6)])
+    for level, ends in ((0.6, True), (0.92, False)):
+        trial = study.ask()
+        for step, score in enumerate(curve(level)[: EPOCHS // 2]):
+            trial.report(float(score), step)
+        assert judge(study, trial, KFoldPruner(1, EPOCHS)) is ends
+
+
+def test_a_fold_that_was_not_reported_to_its_end_is_not_taken_for_another() -> None:
+    values = {step: value for step, value in reports([0.9, 0.5, 0.5]).items() if step != EPOCHS - 1}
+    trial = create_trial(state=TrialState.PRUNED, intermediate_values=values)
+    assert not len(_Seen(trial, 1.0, EPOCHS, FOLDS).ends)
 
 
 def test_later_folds_are_forecast_from_what_the_trials_own_folds_gained() -> None:
