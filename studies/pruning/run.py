@@ -1,6 +1,6 @@
 """Replay searches with every pruner, and tell what each costs and what it loses.
 
-    python studies/pruning/run.py                        # all of it: half an hour on two cores, with --processes 2
+    python studies/pruning/run.py                        # all of it: an hour on one core
     python studies/pruning/run.py --only "slow" --seeds 5
 
 What was replayed is kept under --work, a file for every state of the code, and not replayed again.
