@@ -206,13 +206,14 @@ class KFoldPruner(BasePruner):
         here = mine.points(fold, share, self.smooth)
         if here is None or mine.unsettled(share):
             return None
+        stands = scale.fenced(here)
         if fold:
             gains = mine.gains(fold, share, self.smooth, scale)
             errors = [error for other in others for error in other.errors(share, self.smooth, scale)]
             if gains is None or len(errors) < self.min_peers:
                 return None
             doubt = float(np.square(errors).mean()) * (1 + 2 / len(errors))
-            return float(scale.fenced(here)[0] + gains.mean()), doubt
+            return float(stands[0] + gains.mean()), doubt
         known = [
             (*points, float(other.ends[0])) for other in others
             if len(other.ends) and not other.unsettled(share)
@@ -223,9 +224,9 @@ class KFoldPruner(BasePruner):
         told = scale.fenced(known)
         gain, doubt = _regress(
             _looks(told[:, :-1], share, scale), told[:, -1] - told[:, 0],
-            _looks(scale.fenced([here]), share, scale)[0],
+            _looks(stands[None], share, scale)[0],
         )  # fmt: skip
-        return float(scale.fenced(here)[0]) + gain, doubt
+        return float(stands[0]) + gain, doubt
 
 
 class _Seen:
@@ -251,8 +252,8 @@ class _Seen:
 
     def unsettled(self, share: float) -> bool:
         """Whether its schedule says that the curve tells nothing at this share of the epochs."""
-        done = math.ceil(share * self.epochs - 1e-9)
-        return bool(self.settled) and done < self.settled + _SETTLING * self.epochs
+        rung = _rung(share, self.epochs)
+        return rung is not None and self.settled > 0 and rung + 1 < self.settled + _SETTLING * self.epochs
 
     def points(self, fold: int, share: float, smooth: int) -> tuple[float, float, float] | None:
         """Where its curve stood at a share of a fold's epochs, half-way to there, and at the first report.
@@ -353,10 +354,10 @@ def _level(seen: list[_Seen], folds: int, scale: _Scale) -> _Levels | None:
     for _ in range(2):  # how alike they are is seen better once they are levelled
         own = np.where(known, scores - easy, 0.0).sum(axis=1) / count
         weights = _likeness(own, scale.target)
-        first, second, third = (np.tensordot(weights**power, centred, 1) for power in (1, 2, 3))
-        inverse = np.linalg.pinv(first, hermitian=True)
+        inverse = np.linalg.pinv(np.tensordot(weights, centred, 1), hermitian=True)
         easy = inverse @ np.einsum("n,nij,nj->i", weights, centred, scores)
     rest = np.einsum("nij,nj->ni", centred, scores - easy)
+    second, third = (np.tensordot(weights**power, centred, 1) for power in (2, 3))
     spent = inverse @ second
     free = float(weights @ (count - 1) - np.trace(spent))
     squared = float(weights**2 @ (count - 1) - 2 * np.trace(inverse @ third) + np.trace(spent @ spent))

@@ -1,7 +1,7 @@
 """Choose the portfolio: configurations in the order in which each adds most to those before it.
 
     python studies/portfolio/choose.py                              # from studies/curves, into the package
-    python studies/portfolio/choose.py --without brain --out FILE   # to judge it on brain: see judge.py
+    python studies/portfolio/choose.py --without brain --out FILE   # for the race on brain: see studies/live
 
 On a data set of its own every recording has one best configuration, and nothing adds to it. A portfolio is
 for data sets to come, of which the recorded ones are examples. So each recording gives 200 regression trees

@@ -45,9 +45,8 @@ def replay(table: Table, proposer: Proposer, judge: Judge, *, trials: int) -> Ou
     For that budget a whole trial is reckoned to cost the mean of the table, so that it is the same whatever a
     sampler prefers.
     """
-    study = optuna.create_study(
-        study_name="replay", direction=table.direction, pruner=judge.pruner
-    )  # Hyperband draws brackets from the name
+    # The name is told because Hyperband draws brackets from it.
+    study = optuna.create_study(study_name="replay", direction=table.direction, pruner=judge.pruner)
     budget = float(table.epochs.mean()) * table.folds * trials
     spent, used, after, fitted = 0, 0.0, 0.0, 0
     rows: dict[int, int] = {}

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 from propose import InOrder, Nearest
-from replay import Judge, replay
+from replay import Judge, Outcome, replay
 from table import Table, only, read_table
 from world import Landscape, draw_table
 
@@ -32,8 +32,8 @@ from automed.kfold_pruner import KFoldPruner
 
 HERE = Path(__file__).resolve().parent
 CURVES = HERE.parent / "curves"
-RECORDED = {"breastmnist": 25, "brain": 15}
-"""The tables that are judged on, and how many trials a search of one has: fewer where it is smaller."""
+RECORDED = {"breastmnist": (25, 1), "brain": (15, None)}
+"""The tables that are judged on: how many trials a search has, and which half is taken, if not all."""
 _TRIALS = 40
 _RUN = ("landscape", "folds", "direction", "sampler", "pruner", "seed", "used", "after", "within", "fitted")
 _ROW = (
@@ -65,7 +65,7 @@ def cells() -> Iterator[Cell]:
     for number, ((kind, told), (folds, size)) in enumerate(itertools.product(kinds, settings)):
         made = Landscape(kind, folds, ("maximize", "minimize")[number % 2], size, told)
         yield Cell("made up", made.name, folds, made.direction, "random", Made(made))
-    for name, trials in RECORDED.items():
+    for name, (trials, half) in RECORDED.items():
         if (file := CURVES / f"{name}.csv.gz").exists():
             for folds, direction, sampler in (
                 (5, "maximize", "random"),
@@ -73,7 +73,7 @@ def cells() -> Iterator[Cell]:
                 (5, "minimize", "tpe"),
                 (3, "maximize", "tpe"),
             ):
-                drawn = Recorded(file, folds, direction, half=1 if name == "breastmnist" else None)
+                drawn = Recorded(file, folds, direction, half)
                 yield Cell(name, name, folds, direction, sampler, drawn, trials)
 
 
@@ -107,13 +107,16 @@ class Recorded:
         return only(whole, np.random.default_rng([seed, 5]).permutation(some[seed % len(some)]))
 
 
+NONE = Judge(optuna.pruners.NopPruner(), lambda *_: False)
+
+
 def judges(table: Table) -> dict[str, Judge]:
     """Every pruner as its documentation has it used, Median also less eager; new for each search."""
     most = table.folds * int(table.epochs.max())
     first = int(table.epochs.max()) // 3
     pruners = optuna.pruners
     return {
-        "none": Judge(pruners.NopPruner(), lambda *_: False),
+        "none": NONE,
         "Median": Judge(pruners.MedianPruner(), lambda *_: True),
         "Median, warmed up": Judge(
             pruners.MedianPruner(n_startup_trials=10, n_warmup_steps=first), lambda *_: True
@@ -137,17 +140,20 @@ def _end(_fold: int, epoch: int, epochs: int) -> bool:
     return epoch == epochs - 1
 
 
-def run_cell(cell: Cell, seed: int, there: frozenset[str]) -> list[tuple[object, ...]]:
-    """A row a pruner that is not there yet, all in the same order of configurations."""
+def search(cell: Cell, table: Table, seed: int, judge: Judge) -> Outcome:
+    """One search of a table that the cell drew."""
+    proposer = Nearest if cell.sampler == "tpe" else InOrder
+    return replay(table, proposer(table, seed), judge, trials=cell.trials)
+
+
+def run_cell(cell: Cell, seed: int) -> list[tuple[object, ...]]:
+    """A row a pruner, all in the same order of configurations."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")  # of experimental features, and of ties and few pairs in Wilcoxon's test
     table = cell.draw(seed)
-    proposer = Nearest if cell.sampler == "tpe" else InOrder
     rows: list[tuple[object, ...]] = []
     for name, judge in judges(table).items():
-        if name in there:
-            continue
-        got = replay(table, proposer(table, seed), judge, trials=cell.trials)
+        got = search(cell, table, seed, judge)
         head = (cell.name, cell.folds, cell.direction, cell.sampler, name, seed)
         rows.append(
             (*head, f"{got.used:.4f}", f"{got.after:.5f}", f"{got.within:.5f}", got.fitted)
@@ -189,7 +195,7 @@ def summarise(runs: list[dict[str, str]], groups: dict[tuple[str, ...], str]) ->
 
 def _code() -> str:
     """What tells one state of the code that replays from another."""
-    files = [HERE / f"{name}.py" for name in ("propose", "replay", "table", "world")]
+    files = [HERE / f"{name}.py" for name in ("propose", "replay", "run", "table", "world")]
     files.append(Path(kfold_pruner.__file__))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
 
@@ -208,12 +214,11 @@ def main() -> None:
         kept.write_text(",".join(_RUN) + "\n")
     chosen = [cell for cell in cells() if asked.only in cell.name]
     with kept.open(newline="") as stream:
-        there: dict[tuple[str, ...], set[str]] = defaultdict(set)
-        for row in csv.reader(stream):
-            there[(*row[:4], row[5])].add(row[4])
+        there = {(*row[:4], row[5]) for row in csv.reader(stream)}
     jobs = [
-        (cell, seed, frozenset(there[cell.name, str(cell.folds), cell.direction, cell.sampler, str(seed)]))
+        (cell, seed)
         for seed in range(FIRST_SEED, FIRST_SEED + asked.seeds) for cell in chosen
+        if (cell.name, str(cell.folds), cell.direction, cell.sampler, str(seed)) not in there
     ]  # fmt: skip
     with ProcessPoolExecutor(asked.processes) as pool, kept.open("a", newline="") as stream:
         for rows in pool.map(run_cell, *zip(*jobs, strict=True)) if jobs else ():

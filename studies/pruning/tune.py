@@ -17,9 +17,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import optuna
-from propose import InOrder, Nearest
-from replay import Judge, Outcome, replay
-from run import CURVES, FIRST_SEED, Cell, Made, Recorded, judges, ours
+from replay import Outcome
+from run import CURVES, FIRST_SEED, NONE, Cell, Made, Recorded, ours, search
 from world import Landscape
 
 from automed.kfold_pruner import KFoldPruner
@@ -40,12 +39,10 @@ def cells() -> Iterator[Cell]:
         yield Cell("made up", made.name, folds, "maximize", "random", Made(made))
 
 
-def search(cell: Cell, seed: int, setting: Mapping[str, object] | None) -> Outcome:
+def run_setting(cell: Cell, seed: int, setting: Mapping[str, object] | None) -> Outcome:
     """One search, with nothing pruned where there is no setting."""
-    table = cell.draw(seed)
-    proposer = Nearest if cell.sampler == "tpe" else InOrder
-    judge: Judge = judges(table)["none"] if setting is None else ours(KFoldPruner(**setting))  # type: ignore[arg-type]
-    return replay(table, proposer(table, seed), judge, trials=cell.trials)
+    judge = NONE if setting is None else ours(KFoldPruner(**setting))  # type: ignore[arg-type]
+    return search(cell, cell.draw(seed), seed, judge)
 
 
 def main() -> None:
@@ -75,7 +72,7 @@ def main() -> None:
 
 def _search_all(cells: list[Cell], seeds: range, setting: Mapping[str, object] | None) -> np.ndarray:
     """(cells, seeds, 3) of epochs used, regret after as many trials, and at as many epochs."""
-    outcomes = [[search(cell, seed, setting) for seed in seeds] for cell in cells]
+    outcomes = [[run_setting(cell, seed, setting) for seed in seeds] for cell in cells]
     return np.array([[(one.used, one.after, one.within) for one in row] for row in outcomes])
 
 
