@@ -52,7 +52,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
         "--seeds",
         "0",
         "--epochs",
-        "1",
+        "5",
         "--out",
         str(out),
         "--work",
