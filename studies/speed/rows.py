@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +72,9 @@ ROWS = (
 
 def share_of(data: Path, share: float, seed: int, out: Path) -> Path:
     """A folder of links to a share of every class of every split; `data` itself where all is wanted."""
+    if not data.is_dir():
+        print(f"--data: no folder {data}", file=sys.stderr)
+        sys.exit(2)
     if share >= 1:
         return data
     members: dict[Path, list[Path]] = defaultdict(list)

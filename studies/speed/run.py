@@ -46,8 +46,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, help="a new folder to work in; left in place")
     parser.add_argument("--out", type=Path, default=HERE)
     asked = parser.parse_args()
-    if asked.only and not asked.data.is_dir():
-        parser.error(f"--data: no folder {asked.data}")
     asked.weights = Path(asked.weights).absolute()
     return asked
 
