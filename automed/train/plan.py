@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import shutil
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from automed.config import TrialConfig
+from automed.train import processor
 
 _EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
 _EVALUATION_PIXELS = (
@@ -102,13 +102,4 @@ def _precision(device: str) -> Precision:
     """The quickest that is safe: a processor without AMX is slower in bfloat16 than in float32."""
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    return "bfloat16" if "amx_bf16" in _processor_flags() else "float32"
-
-
-@functools.cache
-def _processor_flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
+    return "bfloat16" if processor.has("amx_bf16") else "float32"

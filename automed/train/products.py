@@ -18,22 +18,27 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 _FEW = 512  # places of a batch's maps, up to which it pays to gather what each of them sees
+_FEWEST = 64  # and where products are slow
 _HEAVY = 2048  # of a large kernel a place for each so many weights
 _LARGE, _SMALL = 5, 64  # from this depthwise kernel on, up to so many places of a map
 _MANY = 8192  # where each sees itself alone; with a bias, which oneDNN adds by the way, no more than above
 
 
-def multiply_convolutions(module: nn.Module) -> None:
+def multiply_convolutions(module: nn.Module, *, slowly: bool = False) -> None:
     """Let the dense convolutions of a network choose the quicker way, call by call.
 
     Its weights should be channels-last. The function stays the same to the last digits of a float, and so do
     the names of the weights.
+
+    Args:
+        module: the network.
+        slowly: products run below the rate of convolutions here (`processor.multiplies_slowly`).
     """
     for layer in module.modules():
         if type(layer) is not nn.Conv2d or not _plain(layer):
             continue
         if layer.groups == 1:
-            layer.__class__ = _Conv2d
+            layer.__class__ = _Sparing if slowly else _Conv2d
         elif _large_depthwise(layer):
             layer.__class__ = _Depthwise
 
@@ -57,8 +62,7 @@ class _Conv2d(nn.Conv2d):
                 input.shape[2:], padding, self.kernel_size, stride, strict=True
             )
         )
-        few = max(_FEW, weight.numel() // _HEAVY)
-        if len(input) * height * width > (_MANY if alone and bias is None else few):
+        if not self._pays(len(input), height * width, alone=alone):
             return self._convolved(input, weight, bias)
         if alone:
             places = input.permute(0, 2, 3, 1)[:, :: stride[0], :: stride[1]]
@@ -66,10 +70,22 @@ class _Conv2d(nn.Conv2d):
         made: Tensor = _Product.apply(input, weight, stride, padding, (height, width))
         return made if bias is None else made + bias[:, None, None]
 
+    def _pays(self, images: int, places: int, *, alone: bool) -> bool:
+        """Whether a product is quicker for so many places each; `alone`, they see nothing but themselves."""
+        few = max(_FEW, self.weight.numel() // _HEAVY)
+        return images * places <= (_MANY if alone and self.bias is None else few)
+
     def _convolved(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """As torch does it."""
         made: Tensor = super()._conv_forward(images, weight, bias)
         return made
+
+
+class _Sparing(_Conv2d):
+    """Where products are slow: only where the order of the weights weighs more than all the rest."""
+
+    def _pays(self, images: int, places: int, *, alone: bool) -> bool:
+        return images * places <= _FEWEST or (alone and places == 1)
 
 
 def _large_depthwise(layer: nn.Conv2d) -> bool:

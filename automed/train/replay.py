@@ -27,6 +27,7 @@ from automed.errors import out_of_memory
 from automed.models.build import Network
 from automed.models.prefix import NoPrefixError, Prefix, deviation, find_prefix
 from automed.sizes import size_text
+from automed.train import processor
 from automed.train.features import Features, NoFeaturesError
 from automed.train.feed import Material, Pictures, Step
 from automed.train.plan import Plan
@@ -256,7 +257,8 @@ def _portion(config: TrialConfig) -> int:
 def _device(plan: Plan) -> str:
     if plan.device == "cuda":
         return torch.cuda.get_device_name()
-    return f"{plan.device} {torch.backends.cpu.get_cpu_capability()}, {plan.threads} threads"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{plan.device} {processor.model()} {capability}, {plan.threads} threads"
 
 
 def _digest(network: Network) -> str:

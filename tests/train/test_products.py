@@ -95,22 +95,30 @@ def test_others_are_left_alone(layer: nn.Module) -> None:
     assert type(layer) is nn.Conv2d
 
 
-def test_the_quicker_way_is_chosen_by_the_size_of_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("slowly", "kernel", "shape", "wanted"),
+    [
+        (False, 3, (32, 4, 4, 4), ["product"]), (False, 3, (32, 4, 5, 5), []),
+        (False, 1, (32, 4, 16, 16), ["linear"]), (False, 1, (33, 4, 16, 16), []),
+        (True, 3, (16, 4, 2, 2), ["product"]), (True, 3, (17, 4, 2, 2), []),
+        (True, 1, (16, 4, 2, 2), ["linear"]), (True, 1, (17, 4, 2, 2), []),
+        (True, 1, (99, 4, 1, 1), ["linear"]),
+    ],
+)  # fmt: skip
+def test_the_quicker_way_is_chosen_by_the_size_of_the_maps(
+    slowly: bool, kernel: int, shape: tuple[int, ...], wanted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken = []
     monkeypatch.setattr(products._Product, "apply", lambda *given: taken.append("product") or _plain(*given))
     monkeypatch.setattr(functional, "linear", lambda x, w, b: taken.append("linear") or x @ w.t())
-    for kernel, images, wanted in [
-        (3, torch.zeros(32, 4, 4, 4), ["product"]),
-        (3, torch.zeros(32, 4, 5, 5), []),
-        (1, torch.zeros(32, 4, 16, 16), ["linear"]),
-        (1, torch.zeros(33, 4, 16, 16), []),
-    ]:
-        layer = nn.Conv2d(4, 4, kernel, padding=kernel // 2, bias=False).to(memory_format=torch.channels_last)
-        multiply_convolutions(layer)
-        layer(images.to(memory_format=torch.channels_last))
+    layer = nn.Conv2d(4, 4, kernel, padding=kernel // 2, bias=False).to(memory_format=torch.channels_last)
+    multiply_convolutions(layer, slowly=slowly)
+    images = torch.zeros(shape)
+    layer(images.to(memory_format=torch.channels_last))
+    assert taken == wanted
+    if min(shape[2:]) > 1:
         layer(images)  # in torch's usual order: left to oneDNN
         assert taken == wanted
-        taken.clear()
 
 
 def _plain(images: Tensor, weight: Tensor, *_: object) -> Tensor:

@@ -19,11 +19,12 @@ def test_attention_and_all_gradients_stay_what_they_were(
     other = copy.deepcopy(plain)
     spare_filling(other)
     assert list(other.state_dict()) == list(plain.state_dict())
-    projected = []
-    fill = windows._WindowAttention._fill
+    asked = []
+    attend = windows.functional.scaled_dot_product_attention
     monkeypatch.setattr(
-        windows._WindowAttention, "_fill",
-        lambda self, places, *pads: projected.append(places.shape[1:3]) or fill(self, places, *pads),
+        windows.functional, "scaled_dot_product_attention",
+        lambda query, key, *rest, **named: asked.append((query.shape[2], key.shape[2]))
+        or attend(query, key, *rest, **named),
     )  # fmt: skip
     images = torch.randn(1, 3, size, size, dtype=torch.float64)
     said = []
@@ -33,9 +34,9 @@ def test_attention_and_all_gradients_stay_what_they_were(
     torch.testing.assert_close(said[1], said[0])
     for one, wanted in zip(other.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one.grad, wanted.grad)
-    # Only the map's own places were projected: those of the last stage are as many as the map has.
-    assert bool(projected) == filled
-    assert not filled or projected[-1] == (size // 32, size // 32)
+    # In the last stage the places of the map ask each other, and all filling once.
+    last = (size // 32) ** 2
+    assert asked[-1] == ((last, last + 1) if filled else (49, 49))
 
 
 def test_other_networks_are_left_alone() -> None:
