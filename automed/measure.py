@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import flop_counter
 
@@ -31,13 +32,13 @@ from automed.result import Network, Profile, TrialResult
 from automed.train.clock import Clock
 from automed.train.crossval import Reporter
 from automed.train.feed import Feed, make_steps
-from automed.train.learner import Learner
+from automed.train.learner import Learner, placed
 from automed.train.order import epoch_order, portions
 from automed.train.plan import Plan, make_plan
 from automed.trial import load_material, run_trial
 
 _COUNTED = 4  # pictures on which operations are counted
-_SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices whose product tells the machine's rate
+_SIDE = {"cpu": 1024, "cuda": 8192}  # of the layer that tells the machine's rate
 _SECONDS = 0.5  # how long such products are repeated
 _WARM, _TIMES, _ENOUGH = 5, 30, 2.0  # runs before the clock counts, runs that count, seconds that end them
 _BROKEN = (TrialError, RuntimeError, TypeError, ValueError, NotImplementedError)  # of a look without memory
@@ -177,18 +178,18 @@ def count_operations(compute: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def machine_rate(plan: Plan) -> float:
-    """Floating-point operations a second in a large matrix product, as the plan computes."""
-    side = _SIDE[plan.device]
-    one, other = (
-        torch.rand(side, side, device=plan.device, dtype=getattr(torch, plan.precision)) for _ in range(2)
-    )
+    """Floating-point operations a second in a large linear layer, computed as the plan's networks are."""
+    side, kind = _SIDE[plan.device], getattr(torch, plan.precision)
+    layer = placed(nn.Linear(side, side, bias=False, dtype=kind), plan)
+    rows = torch.rand(side, side, device=plan.device, dtype=kind)
     best, end = float("inf"), time.perf_counter() + _SECONDS
-    while time.perf_counter() < end or best == float("inf"):
-        began = time.perf_counter()
-        torch.mm(one, other)
-        if plan.device == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - began)
+    with torch.inference_mode():
+        while time.perf_counter() < end or best == float("inf"):
+            began = time.perf_counter()
+            layer(rows)
+            if plan.device == "cuda":
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - began)
     return 2 * side**3 / best
 
 

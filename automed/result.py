@@ -117,7 +117,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     `seconds` is wall time and `time` tells how much of it went where (`train.clock`). So many pictures were
     `learnt` from and `judged`, over all `epochs`. `forward`, `backward` and `evaluation` are floating-point
     operations in all of them (a multiplication and an addition are two), but for what frozen stages gave once
-    for all trials; `rate` is how many a second the machine does in a large matrix product. `peak_memory` is
+    for all trials; `rate` is how many a second the machine does in a large linear layer. `peak_memory` is
     in bytes, `plan` tells how it was computed.
     """
 

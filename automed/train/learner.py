@@ -86,7 +86,7 @@ class Learner:
         self.random_state = RandomState(seed)
         with self.clock.part("build"), self.random_state.held():
             self.network = _built(config, material)
-        self.module = _placed(self.network.module, plan)
+        self.module = placed(self.network.module, plan)
         self.optimizer = build_optimizer(self.module, config.optim, thaws=config.freeze.thaw_epoch > 0)
         self.scaler = torch.amp.GradScaler(plan.device, enabled=plan.scaled)
         self.lr_schedule = LrSchedule(config.schedule, self.optimizer, config.optim.lr, config.train.epochs)
@@ -299,7 +299,7 @@ class Learner:
             self.best_epoch, self.best, self._best_value = self.epoch, evaluation, value
 
 
-def _placed(module: nn.Module, plan: Plan) -> nn.Module:
+def placed(module: nn.Module, plan: Plan) -> nn.Module:
     """The network where it is to be trained, in the order of memory that is quickest there."""
     module = module.to(plan.device).to(memory_format=torch.channels_last)
     if plan.device == "cpu" and plan.precision == "float32":
