@@ -39,7 +39,7 @@ from automed.trial import load_material, run_trial
 
 _COUNTED = 4  # pictures on which operations are counted
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the layer that tells the machine's rate
-_SECONDS = 0.5  # how long such products are repeated
+_SECONDS = 0.5  # how long it is repeated
 _WARM, _TIMES, _ENOUGH = 5, 30, 2.0  # runs before the clock counts, runs that count, seconds that end them
 _BROKEN = (TrialError, RuntimeError, TypeError, ValueError, NotImplementedError)  # of a look without memory
 
@@ -180,7 +180,7 @@ def count_operations(compute: Callable[[], Any]) -> tuple[float, Any]:
 def machine_rate(plan: Plan) -> float:
     """Floating-point operations a second in a large linear layer, computed as the plan's networks are."""
     side, kind = _SIDE[plan.device], getattr(torch, plan.precision)
-    layer = placed(nn.Linear(side, side, bias=False, dtype=kind), plan)
+    layer = placed(nn.Linear(side, side, bias=False, device=plan.device, dtype=kind), plan)
     rows = torch.rand(side, side, device=plan.device, dtype=kind)
     best, end = float("inf"), time.perf_counter() + _SECONDS
     with torch.inference_mode():

@@ -13,12 +13,12 @@ import torch
 
 def has(flag: str) -> bool:
     """Whether the processor has a set of instructions, in Linux's words: `avx512f`, `amx_bf16`."""
-    return flag in _said("flags").split()
+    return flag in _listed().get("flags", "").split()
 
 
 def model() -> str:
     """What it calls itself, to tell machines apart."""
-    return _said("model name")
+    return _listed().get("model name", "")
 
 
 def multiplies_slowly() -> bool:
@@ -28,15 +28,15 @@ def multiplies_slowly() -> bool:
     from, uses whatever is there. A thread of an EPYC of 2024 does 107 GFLOP/s in the one, 267 in the other.
     """
     libraries = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return libraries and has("avx512f") and _said("vendor_id") != "GenuineIntel"
+    return libraries and has("avx512f") and _listed().get("vendor_id") != "GenuineIntel"
 
 
 @functools.cache
-def _said(field: str) -> str:
-    """A field of the first processor that Linux lists; empty elsewhere."""
+def _listed() -> dict[str, str]:
+    """The fields of the first processor that Linux lists; none elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
-        return ""
-    found = (line.partition(":") for line in lines)
-    return next((value.strip() for name, _, value in found if name.strip() == field), "")
+        return {}
+    fields = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in fields}

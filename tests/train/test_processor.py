@@ -19,14 +19,20 @@ flags\t\t: amx_bf16
 """
 
 
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """What was read of one list does not stand for another."""
+    processor._listed.cache_clear()
+    yield
+    processor._listed.cache_clear()
+
+
 @pytest.fixture
-def listed(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def listed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What Linux lists, of a maker and with flags that a test chooses."""
     said = {"maker": "AuthenticAMD", "flags": "avx2 avx512f"}
     monkeypatch.setattr(Path, "read_text", lambda file: LISTED.format(**said))
-    processor._said.cache_clear()
-    yield said
-    processor._said.cache_clear()
+    return said
 
 
 def test_of_the_first_processor(listed: dict[str, str]) -> None:
@@ -58,6 +64,4 @@ def test_where_nothing_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise FileNotFoundError(file)
 
     monkeypatch.setattr(Path, "read_text", missing)
-    processor._said.cache_clear()
     assert not processor.multiplies_slowly() and processor.model() == ""
-    processor._said.cache_clear()
