@@ -87,7 +87,7 @@ def run_all(
 
 
 def machine_rate() -> float:
-    """FLOP a second of a large product of matrices in float32 on one thread of the processor."""
+    """FLOP a second of a large linear layer in float32 on one thread of the processor."""
     import torch
 
     from automed import measure
