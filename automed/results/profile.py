@@ -87,6 +87,8 @@ def profile_lines(profile: Profile) -> Iterator[str]:
     )
     if plan.get("features"):
         yield str(plan["features"])
+    if plan.get("launched"):
+        yield f"steps are {plan['launched']}"
     others = {part: value for part, value in share.items() if part not in _WORK}
     most = max(others, key=lambda part: others[part])
     if others[most] > _NOTABLE:

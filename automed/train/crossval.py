@@ -98,12 +98,7 @@ def cross_validate(
         metric=material.metric,
         seconds=end.seconds,
         peak_memory=end.peak,
-        plan={
-            **plan.record(),
-            "norm_batch": end.norm_batch,
-            "features": "; then ".join(end.kept),
-            **end.weights,
-        },
+        plan={**plan.record(), **end.told()},
         time=end.time,
     )
 
@@ -124,6 +119,7 @@ def _train_fold(learner: Learner, run: _Run, reporter: Reporter, held_out: np.nd
     while not (learner.finished or stop):
         run.curve.append(learner.advance())
         run.tell_kept(learner.kept)
+        run.launched = learner.passes.told or run.launched
         if learner.finished:
             run.folds.append(learner.result(held_out))
         run.save(learner)
@@ -141,17 +137,25 @@ class _Progress:
     """What a checkpoint tells of a trial beside the fold that is under way.
 
     `seconds` were trained so far, and `time` tells on what; `kept` says, each answer once, what folds keep
-    of their frozen stages; `weights` counts those of the network.
+    of their frozen stages, `launched` how a GPU is given its steps; `weights` counts those of the network.
     """
 
     curve: list[Epoch] = field(default_factory=list)
     folds: list[FoldResult] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    launched: str = ""
     norm_batch: int | None = None
     weights: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     peak: int = 0
     time: dict[str, float] = field(default_factory=dict)
+
+    def told(self) -> dict[str, Any]:
+        """What of it stands beside the plan."""
+        features = "; then ".join(self.kept)
+        return {
+            "norm_batch": self.norm_batch, "features": features, "launched": self.launched, **self.weights
+        }  # fmt: skip
 
 
 class _Run:
@@ -165,6 +169,7 @@ class _Run:
         self.folds = [FoldResult(**one) for one in state["folds"]] if state else []
         kept = state or asdict(_Progress())
         self._kept, self.norm_batch = list(kept["kept"]), kept["norm_batch"]
+        self.launched: str = kept.get("launched", "")
         self.weights: dict[str, int] = kept.get("weights", {})
         self._before = {name: kept[name] for name in ("seconds", "peak", "time")}
         self._due: float | None = None
@@ -174,7 +179,7 @@ class _Run:
         """All of it."""
         before = self._before
         return _Progress(
-            self.curve, self.folds, self._kept, self.norm_batch, self.weights,
+            self.curve, self.folds, self._kept, self.launched, self.norm_batch, self.weights,
             seconds=before["seconds"] + time.perf_counter() - self._started,
             peak=max(before["peak"], self._memory.peak()),
             time={part: before["time"].get(part, 0.0) + self.clock.seconds.get(part, 0.0) for part in PARTS},

@@ -55,8 +55,11 @@ class Step:
 class Feed(Protocol):
     """Where the inputs of a network come from."""
 
-    def training(self, steps: Sequence[Step]) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each step what goes in, and the targets (N, classes), on the device of the plan."""
+    def training(self, steps: Sequence[Step], ahead: Sequence[Step] = ()) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each step what goes in, and the targets (N, classes), on the device of the plan.
+
+        The steps `ahead` are those of the next call, which may be begun already.
+        """
         ...
 
     def evaluation(self, rows: np.ndarray) -> Tensor:
@@ -121,10 +124,10 @@ class Pictures:
         """The same view of some pictures, (N, H, W, C)."""
         return self.tensor(np.stack([self.view(row, view) for row in rows.tolist()]))
 
-    def training(self, steps: Sequence[Step]) -> Iterator[tuple[Tensor, Tensor]]:
+    def training(self, steps: Sequence[Step], ahead: Sequence[Step] = ()) -> Iterator[tuple[Tensor, Tensor]]:
         """For each step pictures (N, H, W, C) uint8 and targets (N, classes)."""
         if self._loader is not None:
-            yield from self._loader.batches(steps)
+            yield from self._loader.batches(steps, ahead)
             return
         for step in steps:
             images, targets = self.batch(step)

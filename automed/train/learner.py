@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,17 +21,17 @@ from automed.models.freeze import is_held, thaw
 from automed.result import METRICS, Epoch, FoldResult
 from automed.train import processor
 from automed.train.clock import Clock
-from automed.train.feed import Feed, Material, Pictures, make_steps
+from automed.train.feed import Feed, Material, Pictures
 from automed.train.linears import convolve_linears
 from automed.train.optim import LrSchedule, build_optimizer
-from automed.train.order import class_weights, epoch_order, portions
+from automed.train.order import Epochs, class_weights
+from automed.train.passes import Passes
 from automed.train.plan import Plan
 from automed.train.products import multiply_convolutions
 from automed.train.random_state import RandomState
 from automed.train.replay import Replay, Waiting, open_replay
 from automed.train.windows import spare_filling
 
-_AUXILIARY_WEIGHT = 0.3  # of each auxiliary classifier's loss (Szegedy et al. 2015)
 _LOOK = 16  # steps between two looks at the training loss
 
 
@@ -87,7 +88,9 @@ class Learner:
         with self.clock.part("build"), self.random_state.held():
             self.network = _built(config, material)
         self.module = placed(self.network.module, plan)
-        self.optimizer = build_optimizer(self.module, config.optim, thaws=config.freeze.thaw_epoch > 0)
+        self.optimizer = build_optimizer(
+            self.module, config.optim, thaws=config.freeze.thaw_epoch > 0, scaled=plan.scaled
+        )  # fmt: skip
         self.scaler = torch.amp.GradScaler(plan.device, enabled=plan.scaled)
         self.lr_schedule = LrSchedule(config.schedule, self.optimizer, config.optim.lr, config.train.epochs)
         if plan.micro_batch == 1 < plan.batch and self.norm_batch:
@@ -96,8 +99,10 @@ class Learner:
         weights = class_weights(strata, material.task.outputs)
         weighted = config.imbalance == "class_weights"
         self.criterion = material.task.criterion(config.loss, weights if weighted else None)
+        self.passes = Passes(self.module, self.criterion, self.scaler, plan, self.clock)
         self.pictures = Pictures(config, material, self.network, plan)
         self.replay: Replay | None = None
+        self.epochs = Epochs(config, material, self.pictures.views)
         self.kept = ""
         self._waiting: Waiting | None = waiting
         self.epoch = 0
@@ -137,6 +142,7 @@ class Learner:
         with self.random_state.held():
             if self.epoch == self.config.freeze.thaw_epoch > 0:
                 thaw(self.module)
+                self.passes.forget()
             train_loss, lr = self._train_epoch()
         evaluation = self.evaluate(self.validation, (self.material.metric,))
         if len(self.validation) and not math.isfinite(evaluation.loss):
@@ -191,6 +197,7 @@ class Learner:
 
     def close(self) -> None:
         """End what it started."""
+        self.passes.forget()
         self.pictures.close()
 
     def state(self) -> dict[str, Any]:
@@ -222,6 +229,7 @@ class Learner:
         self.scaler.load_state_dict(state["scaler"])
         self.lr_schedule.restore(state["lr_schedule"])
         self.random_state.restore(state["random_state"])
+        self.epochs.forget()
         self.best_epoch, self._best_value = state["best_epoch"], state["best_value"]
         self.best = None if state["best"] is None else Evaluation(**state["best"])
 
@@ -245,11 +253,14 @@ class Learner:
 
     def _train_epoch(self) -> tuple[float, float]:
         self.module.train()
-        strata = self.material.task.strata(self.material.labels[self.training])
-        order = epoch_order(self.training, strata, self.config.imbalance, self.random_state.rng)
-        steps = make_steps(list(portions(order, self.plan.batch)), self.pictures.views, self.random_state.rng)
         feed: Feed = self._replay if self._replay is not None and self._replay.learns else self.pictures
-        batches = feed.training(steps)
+        more = self.plan.loaders > 0 and self.epoch + 1 < self.config.train.epochs
+        steps, ahead = self.epochs.draw(self.training, self.random_state.rng, ahead=more)
+        sizes = Counter(len(step.rows) for step in steps)
+        for size in sizes:
+            sizes[size] *= self.config.train.epochs - self.epoch
+        self.passes.expect(sizes)
+        batches = feed.training(steps, ahead)
         total, lr = torch.zeros((), device=self.plan.device), 0.0
         for done, step in enumerate(steps):
             with self.clock.part("data"):
@@ -263,26 +274,11 @@ class Learner:
     def _step(self, feed: Feed, inputs: Tensor, targets: Tensor) -> Tensor:
         """One step of the optimiser; returns the mean loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.plan.device)
-        # Pieces of one length, or one less: a last piece of one image would have no statistics.
-        pieces = -(-len(inputs) // self.plan.micro_batch)
-        edges = np.linspace(0, len(inputs), pieces + 1).astype(int).tolist()
-        for piece in map(slice, edges, edges[1:]):
-            with self.clock.part("forward"):
-                outputs = feed.run(inputs[piece])
-                wanted = targets[piece]
-                every = outputs if isinstance(outputs, tuple) else (outputs,)
-                loss = self.criterion(every[0], wanted)
-                for output in every[1:]:
-                    loss = loss + _AUXILIARY_WEIGHT * self.criterion(output, wanted)
-            share = len(wanted) / len(targets)
-            with self.clock.part("backward"):
-                self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach() * share
+        loss = self.passes.run(feed, inputs, targets)
         with self.clock.part("step"):
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        return total
+        return loss
 
     def _refuse_divergence(self, total: Tensor) -> None:
         loss = total.item()

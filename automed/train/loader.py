@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from typing import Any
@@ -43,6 +44,8 @@ class Loader:
         self._device = torch.device(plan.device)
         self._make = make
         self._steps = _Steps()
+        self._begun: Any = None
+        self._promised: Sequence[Any] = ()
         self._loader: Any = DataLoader(
             _Made(make), batch_size=None, sampler=self._steps, num_workers=plan.loaders,
             persistent_workers=True, pin_memory=self._device.type == "cuda", prefetch_factor=BATCHES_AHEAD,
@@ -56,10 +59,13 @@ class Loader:
         """Whether it goes on without processes."""
         return self._loader is None
 
-    def batches(self, steps: Sequence[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-        """What each step becomes, on the device; the next one is on its way while one is used."""
+    def batches(self, steps: Sequence[Any], ahead: Sequence[Any] = ()) -> Iterator[tuple[Tensor, Tensor]]:
+        """What each step becomes, on the device; the next one is on its way while one is used.
+
+        The steps `ahead` are begun when these run out, so that the call they are given to need not wait.
+        """
         before: tuple[Tensor, Tensor] | None = None
-        for images, targets in self._made(steps):
+        for images, targets in self._made(steps, ahead):
             # torch keeps a pinned batch until its copy has come to an end.
             here = images.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
             if before is not None:
@@ -79,11 +85,13 @@ class Loader:
                     process.kill()
             loader._iterator = None
 
-    def _made(self, steps: Sequence[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _made(self, steps: Sequence[Any], ahead: Sequence[Any]) -> Iterator[tuple[Tensor, Tensor]]:
         done = 0
         if self._loader is not None:
             try:
-                for images, targets in self._begin(steps):
+                coming = self._coming(steps, ahead)
+                while done < len(steps):
+                    images, targets = next(coming)
                     yield images, targets
                     done += 1
             except (RuntimeError, OSError, EOFError) as error:
@@ -98,12 +106,18 @@ class Loader:
             images, targets = self._make(step)
             yield torch.from_numpy(images), torch.from_numpy(targets)
 
-    def _begin(self, steps: Sequence[Any]) -> Any:
-        self._steps.now = steps
-        with _children_left_alone(), warnings.catch_warnings():
-            # From Python 3.12 on; what the other threads hold is used by no loading process.
-            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-            return iter(self._loader)
+    def _coming(self, steps: Sequence[Any], ahead: Sequence[Any]) -> Any:
+        """Gives what these steps become, and then what those ahead do."""
+        if self._begun is not None and self._promised is steps:
+            self._steps.left.extend(ahead)
+        else:
+            self._steps.left = deque([*steps, *ahead])
+            with _children_left_alone(), warnings.catch_warnings():
+                # From Python 3.12 on; what the other threads hold is used by no loading process.
+                warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+                self._begun = iter(self._loader)
+        self._promised = ahead
+        return self._begun
 
     def _some_died(self) -> bool:
         iterator = self._loader._iterator
@@ -143,16 +157,18 @@ def _end_with(parent: int, number: int) -> None:  # noqa: ARG001 - torch calls i
 
 
 class _Steps(Sampler[Any]):
-    """The steps of the epoch at hand; they travel to the processes as they are."""
+    """The steps that are left; they travel to the processes as they are. After the last more may come."""
 
     def __init__(self) -> None:
-        self.now: Sequence[Any] = ()
+        self.left: deque[Any] = deque()
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.now)
+        return self
 
-    def __len__(self) -> int:
-        return len(self.now)
+    def __next__(self) -> Any:
+        if not self.left:
+            raise StopIteration
+        return self.left.popleft()
 
 
 class _Made(Dataset[Any]):

@@ -13,20 +13,26 @@ from automed.config import Optim, Schedule
 from automed.train.adamp import AdamP
 
 _FUSED = frozenset({"adam", "adamw", "sgd", "momentum"})  # torch's own, which step over all weights at once
-_LATE = frozenset({"adam", "adamw"})  # those that bear a weight whose first gradient comes late
+# Those that bear a weight whose first gradient comes late, and one that overflows: torch's fused SGD puts it
+# into its momentum although the step is left out.
+_PATIENT = frozenset({"adam", "adamw"})
 
 
-def build_optimizer(module: nn.Module, optim: Optim, *, thaws: bool) -> torch.optim.Optimizer:
+def build_optimizer(
+    module: nn.Module, optim: Optim, *, thaws: bool, scaled: bool = False
+) -> torch.optim.Optimizer:
     """The optimiser that timm knows under `optim.name`.
 
     Biases and norms are spared the L2 penalty, as timm does. With `thaws`, frozen parameters are registered
-    too: they have no gradient, so no optimiser moves them, until they are thawed.
+    too: they have no gradient, so no optimiser moves them, until they are thawed. With `scaled`, gradients
+    are of a scaled loss, and some overflow.
     """
     frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
     if thaws:
         for parameter in frozen:
             parameter.requires_grad_(True)
-    fused: dict[str, Any] = {"fused": True} if optim.name in (_LATE if thaws else _FUSED) else {}
+    able = _PATIENT if thaws or scaled else _FUSED
+    fused: dict[str, Any] = {"fused": True} if optim.name in able else {}
     optimizer = create_optimizer_v2(
         module,
         opt=optim.name,

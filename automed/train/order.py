@@ -2,9 +2,57 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+
+from automed.config import TrialConfig
+from automed.train.feed import Material, Step, make_steps
+
+
+class Epochs:
+    """Draws one epoch after another and, if asked, the next one too, whose pictures can then be made before.
+
+    Args:
+        config: the trial.
+        material: labels and task.
+        views: how many kept views of a picture there are to choose from; 0 for none.
+    """
+
+    def __init__(self, config: TrialConfig, material: Material, views: int) -> None:
+        self._batch, self._imbalance = config.train.batch, config.imbalance
+        self._material, self._views = material, views
+        self._next: tuple[Any, list[Step]] | None = None
+
+    def draw(
+        self, rows: np.ndarray, rng: np.random.Generator, *, ahead: bool
+    ) -> tuple[list[Step], list[Step]]:
+        """The steps of an epoch over rows (n,), and those of the next one, or none.
+
+        `rng` is left where this epoch ends: what goes on from a checkpoint draws the next one again.
+        """
+        if self._next is None:
+            steps = self._draw(rows, rng)
+        else:
+            rng.bit_generator.state, steps = self._next
+            self._next = None
+        if not ahead:
+            return steps, []
+        later = copy.deepcopy(rng)
+        drawn = self._draw(rows, later)
+        self._next = later.bit_generator.state, drawn
+        return steps, drawn
+
+    def forget(self) -> None:
+        """What comes next is drawn from another state."""
+        self._next = None
+
+    def _draw(self, rows: np.ndarray, rng: np.random.Generator) -> list[Step]:
+        strata = self._material.task.strata(self._material.labels[rows])
+        order = epoch_order(rows, strata, self._imbalance, rng)
+        return make_steps(list(portions(order, self._batch)), self._views, rng)
 
 
 def epoch_order(

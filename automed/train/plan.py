@@ -18,7 +18,7 @@ _EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
 _EVALUATION_PIXELS = (
     8 << 20
 )  # of all pictures judged at once; evaluation may not need more memory than learning
-_MOST_LOADERS = 8
+_MOST_LOADERS = 16
 BATCHES_AHEAD = 2
 """Batches that a loader's process makes before they are asked for."""
 
@@ -33,7 +33,7 @@ class Plan:
     """Device, precision and batch sizes.
 
     `micro_batch` images are held at once, `batch` make one step. `loaders` processes prepare batches beside
-    the one that trains.
+    the one that trains. With `graphs` a step is recorded and launched whole.
     """
 
     device: str
@@ -43,6 +43,7 @@ class Plan:
     evaluation_batch: int
     threads: int
     loaders: int = 0
+    graphs: bool = False
 
     def record(self) -> dict[str, Any]:
         """The plan as it stands beside the scores."""
@@ -83,6 +84,7 @@ def make_plan(config: TrialConfig, micro_batch: int | None = None) -> Plan:
         loaders=_loaders(batch * size * size * config.preprocess.channels, threads)
         if device == "cuda"
         else 0,
+        graphs=device == "cuda" and held == batch,  # what is recorded keeps its memory, which is short there
     )
 
 

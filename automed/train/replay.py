@@ -64,8 +64,11 @@ class Replay:
         """Whether all of these rows are kept."""
         return bool((self.place[rows] >= 0).all())
 
-    def training(self, steps: Sequence[Step]) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each step what the frozen stages give, and the targets."""
+    def training(
+        self, steps: Sequence[Step], ahead: Sequence[Step] = ()
+    ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+        """For each step what the frozen stages give, and the targets; nothing is begun before."""
+        del ahead
         material = self.pictures.material
         for step in steps:
             targets = material.task.targets(material.labels[step.rows])

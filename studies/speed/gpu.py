@@ -17,7 +17,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import IO, Any
@@ -103,6 +103,10 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
+WARM_UP = 6
+"""Steps after which a step is recorded and compared, where that is done."""
+
+
 def stepping(one: Learner, steps: int, batch: tuple[Tensor, Tensor]) -> float:
     """Seconds of so many training steps on one batch that is on the device already."""
     one.module.train()
@@ -123,9 +127,10 @@ def engine(rounds: int) -> list[Row]:
         with contextlib.closing(learner(name, SIZE.pixels, SIZE.pictures)) as one:
             batch, steps = ready(one), SIZE.pictures // SIZE.batch
             one.advance()  # starts the loaders, and what else happens once
-            stepping(one, 2, batch)
+            stepping(one, WARM_UP, batch)
             pairs = [(one.advance().seconds, stepping(one, steps, batch)) for _ in range(rounds)]
-            subject = f"{name} {SIZE.pixels} px, {one.plan.precision}, {one.plan.loaders} loaders"
+            how = one.passes.told or "launched call by call"
+            subject = f"{name} {SIZE.pixels} px, {one.plan.precision}, {one.plan.loaders} loaders, {how}"
         fed, bare = (SIZE.pictures / median(times) for times in zip(*pairs, strict=True))
         ratio = median(bare / fed for fed, bare in pairs)
         rows += [
@@ -218,25 +223,27 @@ def folds(rounds: int) -> list[Row]:
     return rows
 
 
-def compiled(rounds: int) -> list[Row]:
+def compiled(rounds: int) -> Iterator[Row]:
     """`torch.compile` on a training step and on frozen stages that are run to be kept."""
     nets = [(SMALL_NET, SIZE.small_pixels)] + [(name, SIZE.pixels) for name in SIZE.networks if CUDA]
-    rows: list[Row] = []
     inductor.force_disable_caches = True  # what was compiled in an earlier run would seem to cost nothing
     for name, pixels in nets:
         torch.compiler.reset()
         plain, quick = (learner(name, pixels, SIZE.batch, loaders=0) for _ in range(2))
         batch = ready(plain)
-        stepping(plain, 2, batch)
         quick.module.compile()
-        first = stepping(quick, 2, batch)
+        for one in (plain, quick):
+            began = time.perf_counter()
+            one.advance()  # of one step; so it knows that many are to come
+            stepping(one, WARM_UP, batch)
+            first = time.perf_counter() - began
         pairs = [
             (stepping(plain, SIZE.steps, batch), stepping(quick, SIZE.steps, batch)) for _ in range(rounds)
         ]
-        rows += _repays(f"{name} {pixels} px, a training step", first, pairs)
+        both = "/".join(one.passes.told or "launched call by call" for one in (plain, quick))
+        yield from _repays(f"{name} {pixels} px, a training step, {both}", first, 1 + WARM_UP, pairs)
         torch.compiler.reset()
-        rows += _prefix(name, pixels, rounds)
-    return rows
+        yield from _prefix(name, pixels, rounds)
 
 
 def _prefix(name: str, pixels: int, rounds: int) -> list[Row]:
@@ -265,13 +272,14 @@ def _prefix(name: str, pixels: int, rounds: int) -> list[Row]:
     first = run(quick, 2)
     pairs = [(run(module, SIZE.steps), run(quick, SIZE.steps)) for _ in range(rounds)]
     inductor.freezing = False
-    return _repays(f"{name} {pixels} px, all frozen, to be kept", first, pairs)
+    return _repays(f"{name} {pixels} px, all frozen, to be kept", first, 2, pairs)
 
 
-def _repays(subject: str, first: float, pairs: list[tuple[float, float]]) -> list[Row]:
+def _repays(subject: str, first: float, steps: int, pairs: list[tuple[float, float]]) -> list[Row]:
+    """What the `first` so many `steps`, in seconds, cost more than later ones, and when it is repaid."""
     shown = SIZE.steps * SIZE.batch
     before, after = (median(times) / shown for times in zip(*pairs, strict=True))
-    spent = first - 2 * SIZE.batch * after
+    spent = first - steps * SIZE.batch * after
     repaid = spent / (before - after) if before > after else float("inf")
     return [
         ("compile", subject, "to compile", spent, "s"),
@@ -325,11 +333,15 @@ def ways(rounds: int) -> list[Row]:
                 "cudnn deterministic": {"deterministic": True},
             }
             made |= {what: learner(name, SIZE.pixels, SIZE.batch, loaders=0) for what in flags}
+        if CUDA:
+            made["launched call by call"] = learner(name, SIZE.pixels, SIZE.batch, loaders=0, graphs=False)
+        for one in made.values():
+            one.advance()  # of one step; so it knows that many are to come
         times: dict[str, list[float]] = {what: [] for what in made}
         for turn in range(rounds + 1):
             for what, one in made.items():
                 with _backend(**flags.get(what, {})):
-                    taken = stepping(one, SIZE.steps if turn else 2, ready(one))
+                    taken = stepping(one, SIZE.steps if turn else WARM_UP, ready(one))
                 if turn:  # the first one warms up
                     times[what].append(1000 * taken / SIZE.steps / SIZE.batch)
         rows += [
@@ -338,7 +350,7 @@ def ways(rounds: int) -> list[Row]:
     return rows
 
 
-PARTS: dict[str, Callable[[int], list[Row]]] = {
+PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "engine": engine, "folds": folds, "compile": compiled, "step": ways
 }  # fmt: skip
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from automed.config import from_flat
 from automed.result import Epoch, FoldResult, TrialResult
@@ -81,4 +82,5 @@ def test_every_fold_judges_what_is_held_out_and_nothing_else_changes(material: M
         assert np.array_equal(one.probabilities, other.probabilities)
         assert one.held_out is not None and one.held_out.shape == (3, 3) and other.held_out is None
     # Rows 1 to 3 are validated in fold 0, whose network says the same of them here.
-    assert np.allclose(judged.folds[0].held_out, judged.folds[0].probabilities[rows], atol=1e-6)
+    near = 1e-2 if torch.cuda.is_available() else 1e-6  # of half precision, in another batch
+    assert np.allclose(judged.folds[0].held_out, judged.folds[0].probabilities[rows], atol=near)

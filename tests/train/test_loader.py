@@ -51,6 +51,35 @@ def test_batches_come_in_order_from_other_processes_epoch_after_epoch() -> None:
     assert not any(psutil.pid_exists(pid) for pid in makers)
 
 
+def test_the_steps_ahead_are_begun_before_they_are_asked_for(tmp_path: Path) -> None:
+    def tell(step: int) -> Made:
+        (tmp_path / str(step)).touch()
+        return make(step)
+
+    epochs = [range(first, first + 5) for first in (0, 5, 10)]
+    with closing(Loader(tell, PLAN)) as loader:
+        for steps, ahead in zip(epochs, [*epochs[1:], ()], strict=True):
+            assert [int(images[0, 0, 0, 0]) for images, _ in loader.batches(steps, ahead)] == list(steps)
+            deadline = time.monotonic() + 60
+            while ahead and not (tmp_path / str(ahead[0])).exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        assert list(numbers(loader)) == list(STEPS), "after others than were promised"
+        list(loader.batches(epochs[0], epochs[1]))
+        assert list(numbers(loader)) == list(STEPS), "instead of those that were promised"
+
+
+def test_epochs_of_a_single_step_come_one_after_another() -> None:
+    epochs = [range(step, step + 1) for step in range(7)]
+    with closing(Loader(make, PLAN)) as loader:
+        found = [
+            int(images[0, 0, 0, 0])
+            for steps, ahead in zip(epochs, [*epochs[1:], ()], strict=True)
+            for images, _ in loader.batches(steps, ahead)
+        ]
+    assert found == list(range(7))
+
+
 def test_torchs_random_state_is_left_alone() -> None:
     before = torch.get_rng_state()
     with closing(Loader(make, PLAN)) as loader:
@@ -75,9 +104,10 @@ def test_when_a_process_dies_the_rest_is_made_without_any(
 ) -> None:
     handler = signal.getsignal(signal.SIGCHLD)
     with closing(Loader(_killed(sign), PLAN)) as loader:
-        assert list(numbers(loader)) == list(STEPS)
+        ahead = range(20, 25)
+        assert [int(images[0, 0, 0, 0]) for images, _ in loader.batches(STEPS, ahead)] == list(STEPS)
         assert loader.alone
-        assert list(numbers(loader)) == list(STEPS)
+        assert [int(images[0, 0, 0, 0]) for images, _ in loader.batches(ahead)] == list(ahead)
     assert signal.getsignal(signal.SIGCHLD) is handler, "a death must not raise in the midst of a step"
     (line,) = caplog.messages
     assert "loaded by the training process from here on: " in line

@@ -1,4 +1,6 @@
 import shutil
+from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +13,7 @@ from automed.train.feed import Material
 from automed.train.learner import Learner
 from automed.train.memory import share_of_gpu
 from automed.train.plan import NEIGHBOURS, Plan, make_plan
-from tests.train.one_fold import TRAINING, config, curve, make_learner
+from tests.train.one_fold import TRAINING, config, curve, make_learner, timeless
 
 GB = 1 << 30
 
@@ -46,6 +48,10 @@ def test_a_gpu_gets_as_many_loaders_as_shared_memory_and_threads_allow(gpu, monk
     assert planned().loaders == 3
 
 
+def test_a_gpu_is_given_steps_whole_unless_memory_is_short(gpu) -> None:
+    assert planned().graphs and not planned(micro_batch=16).graphs
+
+
 def test_evaluation_takes_more_at_once_but_not_more_pixels_than_fit(gpu) -> None:
     assert planned(size=96).evaluation_batch == 512
     assert planned(size=224).evaluation_batch == 167
@@ -60,6 +66,7 @@ def test_processes_on_one_gpu_get_a_share_of_its_memory_each(gpu) -> None:
     assert share_of_gpu(100) > 0
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_nothing_is_shared() -> None:
     assert share_of_gpu(3) == 0
 
@@ -75,6 +82,18 @@ def test_loaders_change_nothing(material: Material) -> None:
         curves.append(curve(one))
         one.close()
     assert curves[0] == curves[1]
+
+
+def test_steps_drawn_ahead_are_drawn_again_after_a_checkpoint(material: Material, tmp_path: Path) -> None:
+    chosen = config(augment__mixup=0.3, train__epochs=4)
+    with closing(make_learner(material, chosen)) as one:
+        rows = curve(one)
+    with closing(make_learner(material, chosen, loaders=2)) as first:
+        begun = [timeless(first.advance()) for _ in range(2)]
+        Checkpoint(tmp_path, "a").save(first.state())
+    with closing(make_learner(material, chosen, loaders=2)) as second:
+        second.restore(Checkpoint(tmp_path, "a").load())
+        assert begun + curve(second) == rows
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "vit_tiny_patch16_224"])
@@ -106,11 +125,17 @@ def test_the_scale_of_the_loss_survives_a_checkpoint(material: Material, tmp_pat
     assert second.scaler.get_scale() == whole.scaler.get_scale()
 
 
-def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_lowered(material: Material) -> None:
-    one = make_learner(material, config(augment__policy="none"), precision="float16", micro_batch=4)
-    one.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
+@pytest.mark.parametrize("optimiser", ["adam", "adamw", "adamp", "sgd", "momentum", "lion"])
+def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_lowered(
+    material: Material, optimiser: str
+) -> None:
+    chosen = config(augment__policy="none", optim__name=optimiser)
+    one = make_learner(material, chosen, precision="float16", micro_batch=4)
+    one.scaler.load_state_dict({**one.scaler.state_dict(), "scale": 2.0**60})
     before = [weight.detach().clone() for weight in one.module.parameters()]
     one.training = TRAINING[:8]
     one.advance()
     assert all(torch.equal(*pair) for pair in zip(before, one.module.parameters(), strict=True))
     assert one.scaler.get_scale() == 2.0**59
+    kept = [value for state in one.optimizer.state.values() for value in state.values()]
+    assert all(value.isfinite().all() for value in kept if isinstance(value, torch.Tensor))
