@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_TILE = 4  # rows become maps of 4x4, on which oneDNN is quicker than on 1x1
-_LEAST = 256  # rows: from 16 maps on, torch leaves a convolution of 1x1 to oneDNN on a single thread
+_LEAST = 256  # rows; below, large weights cost more to bring into oneDNN's order than is won
+_MAPS = 16  # at least; from there on torch leaves a convolution of 1x1 to oneDNN on a single thread
+_PLACES = range(4, 145)  # of a map: on one of 1x1 oneDNN is slower than MKL, beyond these nothing is won
 
 
 def convolve_linears(module: nn.Module) -> None:
@@ -24,9 +27,16 @@ class _Linear(nn.Linear):
     """Of (..., C), as maps where the rows make up whole ones."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        rows = input.numel() // self.in_features
-        if rows < _LEAST or rows % _TILE**2 or input.dtype != torch.float32:
+        places = _places(input.numel() // self.in_features)
+        if not places or input.dtype != torch.float32:
             return super().forward(input)
-        maps = input.reshape(-1, _TILE, _TILE, self.in_features).permute(0, 3, 1, 2)
+        maps = input.reshape(-1, 1, places, self.in_features).permute(0, 3, 1, 2)
         made = functional.conv2d(maps, self.weight[:, :, None, None], self.bias)
         return made.permute(0, 2, 3, 1).reshape(*input.shape[:-1], self.out_features)
+
+
+@functools.cache
+def _places(rows: int) -> int:
+    """How many rows make up a map, as many as may; 0 where none do."""
+    whole = (places for places in _PLACES if rows % places == 0 and rows >= _MAPS * places)
+    return max(whole, default=0) if rows >= _LEAST else 0
