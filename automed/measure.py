@@ -227,14 +227,14 @@ def _count_picture(learner: Learner, *, thawed: bool) -> np.ndarray:
     if thawed:
         thaw(learner.module)
     rows = learner.training[:_COUNTED]
-    (step,) = make_steps([rows], pictures.views, np.random.default_rng(0))
+    (step,) = make_steps([rows], pictures.batches.views, np.random.default_rng(0))
     feed: Feed
     with learner.random_state.held():
         learner.module.train()
         if replay is not None and replay.learns:
             feed, (inputs, targets) = replay, next(replay.training([step]))
         else:
-            feed, (inputs, targets) = pictures, map(pictures.tensor, pictures.batch(step))
+            feed, (inputs, targets) = pictures, map(pictures.tensor, pictures.batches.make(step))
         forward, outputs = count_operations(lambda: feed.run(inputs))
         every = outputs if isinstance(outputs, tuple) else (outputs,)
         loss = torch.stack([learner.criterion(output, targets) for output in every]).sum()

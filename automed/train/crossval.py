@@ -15,7 +15,7 @@ from automed.config import TrialConfig
 from automed.result import Epoch, FoldResult, TrialResult
 from automed.train.checkpoint import Checkpoint
 from automed.train.clock import PARTS, Clock
-from automed.train.feed import Material
+from automed.train.feed import Batches, Material
 from automed.train.learner import Learner
 from automed.train.memory import PeakMemory
 from automed.train.plan import Plan
@@ -75,21 +75,22 @@ def cross_validate(
     state = checkpoint.load() if checkpoint else None
     run = _Run(checkpoint, state, clock or Clock())
     stop = False if state is None else reporter.resumed(run.curve, run.folds)
-    for fold in range(len(run.folds), len(splits)):
-        if stop:
-            break
-        training, validation = splits[fold]
-        learner = Learner(
-            config, material, training=training, validation=validation, fold=fold, seed=(*seed, fold),
-            plan=plan, clock=run.clock, waiting=reporter.waiting,
-        )  # fmt: skip
-        if state is not None and state["learner"] is not None:
-            learner.restore(state["learner"])
-        state = None
-        run.norm_batch, run.weights = learner.norm_batch, count_weights(learner)
-        with contextlib.closing(learner):
-            stop = _train_fold(learner, run, reporter, held_out)
-        del learner  # before the next one is built beside it
+    with contextlib.closing(Batches(config, material, plan)) as batches:
+        for fold in range(len(run.folds), len(splits)):
+            if stop:
+                break
+            training, validation = splits[fold]
+            learner = Learner(
+                config, material, training=training, validation=validation, fold=fold, seed=(*seed, fold),
+                plan=plan, clock=run.clock, waiting=reporter.waiting, batches=batches,
+            )  # fmt: skip
+            if state is not None and state["learner"] is not None:
+                learner.restore(state["learner"])
+            state = None
+            run.norm_batch, run.weights = learner.norm_batch, count_weights(learner)
+            with contextlib.closing(learner):
+                stop = _train_fold(learner, run, reporter, held_out)
+            del learner  # before the next one is built beside it
     end = run.now()
     return TrialResult(
         curve=tuple(end.curve),

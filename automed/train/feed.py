@@ -80,32 +80,29 @@ def make_steps(parts: Sequence[np.ndarray], views: int, rng: np.random.Generator
     ]
 
 
-class Pictures:
-    """Feeds pictures.
+class Batches:
+    """The batches of a trial, whatever its folds and networks: pictures, varied and mixed.
 
     Args:
         config: the trial.
         material: images, labels, task.
-        network: what is fed.
-        plan: device, precision, loaders.
+        plan: for which device, and how many processes make them ahead.
     """
 
-    def __init__(self, config: TrialConfig, material: Material, network: Network, plan: Plan) -> None:
-        self.material, self.plan, self.module = material, plan, network.module
+    def __init__(self, config: TrialConfig, material: Material, plan: Plan) -> None:
+        self.material, self.plan, self.augment = material, plan, config.augment
         self.augmenter = Augmenter(
             config.augment, size=config.model.image_size, channels=material.images.shape[3],
             classes=material.task.outputs,
         )  # fmt: skip
-        self.augment = config.augment
         self.views = config.train.views if self.augmenter.varies else 0
         # Studies that search the same pictures draw the same views, whatever else is in their manifests.
         self._rank = np.arange(len(material.labels))
         self._rank[material.searched] = np.arange(len(material.searched))
-        self._scale, self._shift = _normalisation(network, plan.device)
-        self._loader = Loader(self.batch, plan) if plan.loaders else None
+        self._loader = Loader(self.make, plan) if plan.loaders else None
 
-    def batch(self, step: Step) -> tuple[np.ndarray, np.ndarray]:
-        """The pictures (N, H, W, C) uint8 and targets (N, classes) of a step, varied and mixed."""
+    def make(self, step: Step) -> tuple[np.ndarray, np.ndarray]:
+        """The pictures (N, H, W, C) uint8 and targets (N, classes) of a step."""
         images = self.material.images[step.rows]
         targets = self.material.task.targets(self.material.labels[step.rows])
         rng = np.random.default_rng(step.seed)
@@ -120,18 +117,48 @@ class Pictures:
         rng = np.random.default_rng([_VIEWS, view, self._rank[row]])
         return np.asarray(self.augmenter.vary(self.material.images[row : row + 1], rng)[0])
 
-    def varied(self, rows: np.ndarray, view: int) -> Tensor:
-        """The same view of some pictures, (N, H, W, C)."""
-        return self.tensor(np.stack([self.view(row, view) for row in rows.tolist()]))
-
-    def training(self, steps: Sequence[Step], ahead: Sequence[Step] = ()) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each step pictures (N, H, W, C) uint8 and targets (N, classes)."""
+    def training(self, steps: Sequence[Step], ahead: Sequence[Step]) -> Iterator[tuple[Tensor, Tensor]]:
+        """What each step becomes, on the device."""
         if self._loader is not None:
             yield from self._loader.batches(steps, ahead)
             return
         for step in steps:
-            images, targets = self.batch(step)
+            images, targets = self.make(step)
             yield self.tensor(images), self.tensor(targets)
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """An array on the device. A GPU fetches it from pinned memory when it comes to it; nobody waits."""
+        made = torch.from_numpy(np.ascontiguousarray(array))
+        if self.plan.device != "cuda":
+            return made.to(self.plan.device)
+        return made.pin_memory().to(self.plan.device, non_blocking=True)
+
+    def close(self) -> None:
+        """End what loads in other processes."""
+        if self._loader is not None:
+            self._loader.close()
+
+
+class Pictures:
+    """Feeds pictures.
+
+    Args:
+        batches: what it is taught.
+        network: what is fed.
+    """
+
+    def __init__(self, batches: Batches, network: Network) -> None:
+        self.batches, self.material, self.plan = batches, batches.material, batches.plan
+        self.module = network.module
+        self._scale, self._shift = _normalisation(network, self.plan.device)
+
+    def varied(self, rows: np.ndarray, view: int) -> Tensor:
+        """The same view of some pictures, (N, H, W, C)."""
+        return self.tensor(np.stack([self.batches.view(row, view) for row in rows.tolist()]))
+
+    def training(self, steps: Sequence[Step], ahead: Sequence[Step] = ()) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each step pictures (N, H, W, C) uint8 and targets (N, classes)."""
+        return self.batches.training(steps, ahead)
 
     def evaluation(self, rows: np.ndarray) -> Tensor:
         """Pictures (N, H, W, C) as they are."""
@@ -149,16 +176,8 @@ class Pictures:
         return inputs.contiguous(memory_format=torch.channels_last)
 
     def tensor(self, array: np.ndarray) -> Tensor:
-        """An array on the device. A GPU fetches it from pinned memory when it comes to it; nobody waits."""
-        made = torch.from_numpy(np.ascontiguousarray(array))
-        if self.plan.device != "cuda":
-            return made.to(self.plan.device)
-        return made.pin_memory().to(self.plan.device, non_blocking=True)
-
-    def close(self) -> None:
-        """End what loads in other processes."""
-        if self._loader is not None:
-            self._loader.close()
+        """An array on the device."""
+        return self.batches.tensor(array)
 
 
 def _normalisation(network: Network, device: str) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from automed.models.freeze import is_held, thaw
 from automed.result import METRICS, Epoch, FoldResult
 from automed.train import processor
 from automed.train.clock import Clock
-from automed.train.feed import Feed, Material, Pictures
+from automed.train.feed import Batches, Feed, Material, Pictures
 from automed.train.linears import convolve_linears
 from automed.train.optim import LrSchedule, build_optimizer
 from automed.train.order import Epochs, class_weights
@@ -61,6 +61,7 @@ class Learner:
         plan: device, precision, batch sizes.
         clock: sums up where the time goes.
         waiting: hears of what is made before the first epoch.
+        batches: those of the trial, if others use them too.
 
     Two learners with the same arguments on the same machine give the same curve, in any order and whatever
     else used torch's global random state in between: each owns its state. On a processor it is the same bit
@@ -80,6 +81,7 @@ class Learner:
         plan: Plan,
         clock: Clock | None = None,
         waiting: Waiting = _wait,
+        batches: Batches | None = None,
     ) -> None:
         self.config, self.material, self.plan, self.fold = config, material, plan, fold
         self.training, self.validation = training, validation
@@ -100,9 +102,10 @@ class Learner:
         weighted = config.imbalance == "class_weights"
         self.criterion = material.task.criterion(config.loss, weights if weighted else None)
         self.passes = Passes(self.module, self.criterion, self.scaler, plan, self.clock)
-        self.pictures = Pictures(config, material, self.network, plan)
+        self._alone = batches is None
+        self.pictures = Pictures(batches or Batches(config, material, plan), self.network)
         self.replay: Replay | None = None
-        self.epochs = Epochs(config, material, self.pictures.views)
+        self.epochs = Epochs(config, material, self.pictures.batches.views)
         self.kept = ""
         self._waiting: Waiting | None = waiting
         self.epoch = 0
@@ -198,7 +201,8 @@ class Learner:
     def close(self) -> None:
         """End what it started."""
         self.passes.forget()
-        self.pictures.close()
+        if self._alone:
+            self.pictures.batches.close()
 
     def state(self) -> dict[str, Any]:
         """Everything that another learner with the same arguments needs to go on from here.

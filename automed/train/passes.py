@@ -226,9 +226,8 @@ def _refuse_crowding() -> None:
     Raises:
         NotRecordedError: both might not fit.
     """
-    _, total = torch.cuda.mem_get_info()
-    held = torch.cuda.memory_reserved()
-    free = torch.cuda.mem_get_info()[0] + held
-    mine = min(free, int(torch.cuda.get_per_process_memory_fraction() * total))
+    free, total = torch.cuda.mem_get_info()
+    allowed = int(torch.cuda.get_per_process_memory_fraction() * total)
+    mine = min(allowed, free + torch.cuda.memory_reserved())
     if 2 * torch.cuda.max_memory_allocated() > mine:
         raise NotRecordedError("memory for twice a step's is not there")

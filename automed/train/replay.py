@@ -111,8 +111,9 @@ def open_replay(
         return None, ""
     try:
         # Where pictures are varied anew each time, or mixed, what is kept serves to evaluate only.
-        learns = not pictures.augmenter.mixes and (bool(pictures.views) or not pictures.augmenter.varies)
-        views = pictures.views if learns else 0
+        batches = pictures.batches
+        learns = not batches.augmenter.mixes and (batches.views > 0 or not batches.augmenter.varies)
+        views = batches.views if learns else 0
         _refuse_early(config, material)
         replay = _opened(config, material, network, pictures, views, learns, waiting)
     except (NoPrefixError, NoFeaturesError) as error:
@@ -201,7 +202,7 @@ def _made(
 
 
 def _augmentation(pictures: Pictures) -> str:
-    strengths = strengths_of(pictures.augment)
+    strengths = strengths_of(pictures.batches.augment)
     return msgspec.json.encode({name: value for name, value in strengths.items() if value}).decode()
 
 
@@ -228,7 +229,7 @@ def _told(replay: Replay, network: Network, thaw: int) -> str:
     size = replay.features.bytes * len(replay.views) / 1e6
     of = f"{network.frozen} of {len(network.anatomy.stages)} stages"
     views = f", {len(replay.views) - 1} views" if len(replay.views) > 1 else ""
-    anew = "pictures are mixed" if replay.pictures.augmenter.mixes else (
+    anew = "pictures are mixed" if replay.pictures.batches.augmenter.mixes else (
         "pictures are varied anew each time (see train.views)"
     )  # fmt: skip
     judged = "" if replay.learns else f", to evaluate only: {anew}"

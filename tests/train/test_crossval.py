@@ -1,17 +1,23 @@
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from automed.config import from_flat
 from automed.result import Epoch, FoldResult, TrialResult
+from automed.train import feed
 from automed.train.crossval import cross_validate
 from automed.train.feed import Material
+from automed.train.loader import Loader
 from automed.train.plan import make_plan
 
-CONFIG = from_flat({
+SETTINGS = {
     "model.name": "small_cnn", "model.image_size": 32, "preprocess.channels": 1, "train.epochs": 2,
     "train.batch": 16, "optim.lr": 3e-3,
-})  # fmt: skip
+}  # fmt: skip
+CONFIG = from_flat(SETTINGS)
 FOLDS = np.arange(60) // 20
 SPLITS = [(np.flatnonzero(FOLDS - k), np.flatnonzero(FOLDS - k == 0)) for k in range(3)]
 
@@ -69,6 +75,30 @@ def test_the_folds_before_a_stop_are_those_of_the_whole_trial(material: Material
     whole, part = run(material)[0], run(material, 3)[0]
     assert part.fold_scores == whole.fold_scores[:1]
     assert np.array_equal(part.folds[0].probabilities, whole.folds[0].probabilities)
+
+
+def test_all_folds_are_loaded_by_the_same_processes(
+    material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To start them takes as long as a short epoch; a fold that ends early leaves them amid the next one."""
+    made: list[Loader] = []
+
+    class Counted(Loader):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(feed, "Loader", Counted)
+    config = from_flat(SETTINGS | {"train.epochs": 6, "train.patience": 1})
+    plain, loaded = (
+        cross_validate(
+            config, material, SPLITS, Witness(), seed=(0, 3),
+            plan=dataclasses.replace(make_plan(config), loaders=loaders),
+        )
+        for loaders in (0, 2)
+    )  # fmt: skip
+    assert [row.train_loss for row in loaded.curve] == [row.train_loss for row in plain.curve]
+    assert len(loaded.curve) < 3 * 6 and len(made) == 1 and made[0].alone
 
 
 def test_every_fold_judges_what_is_held_out_and_nothing_else_changes(material: Material) -> None:
