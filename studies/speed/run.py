@@ -211,7 +211,7 @@ def lines(bench: Bench, name: str) -> Iterator[dict[str, Any]]:
 def write(file: Path, found: list[dict[str, Any]]) -> None:
     """As CSV."""
     with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(found[0]))
+        writer = csv.DictWriter(stream, fieldnames=list(found[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(found)
 
