@@ -120,12 +120,12 @@ def _train_fold(learner: Learner, run: _Run, reporter: Reporter, held_out: np.nd
     while not (learner.finished or stop):
         run.curve.append(learner.advance())
         run.tell_kept(learner.kept)
-        run.launched = learner.passes.told or run.launched
         if learner.finished:
             run.folds.append(learner.result(held_out))
         run.save(learner)
         with run.clock.part("storage"):
             stop = reporter.epoch(run.curve[-1])
+    run.tell_launched(learner.passes.told)
     if learner.finished:
         # The last fold's end is the trial's end: there is nothing left to stop.
         with run.clock.part("storage"):
@@ -138,13 +138,13 @@ class _Progress:
     """What a checkpoint tells of a trial beside the fold that is under way.
 
     `seconds` were trained so far, and `time` tells on what; `kept` says, each answer once, what folds keep
-    of their frozen stages, `launched` how a GPU is given its steps; `weights` counts those of the network.
+    of their frozen stages, `launched` how a GPU was given its steps; `weights` counts those of the network.
     """
 
     curve: list[Epoch] = field(default_factory=list)
     folds: list[FoldResult] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
-    launched: str = ""
+    launched: list[str] = field(default_factory=list)
     norm_batch: int | None = None
     weights: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
@@ -153,10 +153,8 @@ class _Progress:
 
     def told(self) -> dict[str, Any]:
         """What of it stands beside the plan."""
-        features = "; then ".join(self.kept)
-        return {
-            "norm_batch": self.norm_batch, "features": features, "launched": self.launched, **self.weights
-        }  # fmt: skip
+        features, launched = ("; then ".join(words) for words in (self.kept, self.launched))
+        return {"norm_batch": self.norm_batch, "features": features, "launched": launched, **self.weights}
 
 
 class _Run:
@@ -170,7 +168,7 @@ class _Run:
         self.folds = [FoldResult(**one) for one in state["folds"]] if state else []
         kept = state or asdict(_Progress())
         self._kept, self.norm_batch = list(kept["kept"]), kept["norm_batch"]
-        self.launched: str = kept.get("launched", "")
+        self._launched = list(kept.get("launched", ()))
         self.weights: dict[str, int] = kept.get("weights", {})
         self._before = {name: kept[name] for name in ("seconds", "peak", "time")}
         self._due: float | None = None
@@ -180,7 +178,7 @@ class _Run:
         """All of it."""
         before = self._before
         return _Progress(
-            self.curve, self.folds, self._kept, self.launched, self.norm_batch, self.weights,
+            self.curve, self.folds, self._kept, self._launched, self.norm_batch, self.weights,
             seconds=before["seconds"] + time.perf_counter() - self._started,
             peak=max(before["peak"], self._memory.peak()),
             time={part: before["time"].get(part, 0.0) + self.clock.seconds.get(part, 0.0) for part in PARTS},
@@ -190,6 +188,11 @@ class _Run:
         """What a fold keeps of its frozen stages, or why it does not."""
         if words and words not in self._kept:
             self._kept.append(words)
+
+    def tell_launched(self, words: str) -> None:
+        """How a GPU was given the steps of a fold."""
+        if words and words not in self._launched:
+            self._launched.append(words)
 
     def save(self, learner: Learner) -> None:
         """Write it to the checkpoint, if there is to be one, and if the last one has paid.

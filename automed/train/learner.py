@@ -261,9 +261,9 @@ class Learner:
         more = self.plan.loaders > 0 and self.epoch + 1 < self.config.train.epochs
         steps, ahead = self.epochs.draw(self.training, self.random_state.rng, ahead=more)
         sizes = Counter(len(step.rows) for step in steps)
-        for size in sizes:
-            sizes[size] *= self.config.train.epochs - self.epoch
-        self.passes.expect(sizes)
+        thaw_epoch, end = self.config.freeze.thaw_epoch, self.config.train.epochs
+        left = (min(thaw_epoch, end) if thaw_epoch > 0 and not self._thawed else end) - self.epoch
+        self.passes.expect({size: count * left for size, count in sizes.items()})
         batches = feed.training(steps, ahead)
         total, lr = torch.zeros((), device=self.plan.device), 0.0
         for done, step in enumerate(steps):

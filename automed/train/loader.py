@@ -33,7 +33,7 @@ Make = Callable[[Any], tuple[np.ndarray, np.ndarray]]
 
 
 class Loader:
-    """Makes batches ahead. When one of its processes dies, it goes on without any, from the same step.
+    """Makes batches ahead. When one of its processes dies, it goes on without any, from the same step on.
 
     Args:
         make: what a step becomes: two arrays. It must not touch CUDA, which does not survive a fork.
@@ -45,7 +45,7 @@ class Loader:
         self._make = make
         self._steps = _Steps()
         self._begun: Any = None
-        self._promised: Sequence[Any] = ()
+        self._promised: Sequence[Any] | None = None
         self._loader: Any = DataLoader(
             _Made(make), batch_size=None, sampler=self._steps, num_workers=plan.loaders,
             persistent_workers=True, pin_memory=self._device.type == "cuda", prefetch_factor=BATCHES_AHEAD,
@@ -76,7 +76,7 @@ class Loader:
 
     def close(self) -> None:
         """End the processes."""
-        loader, self._loader = self._loader, None
+        loader, self._loader, self._begun = self._loader, None, None
         iterator = None if loader is None else loader._iterator
         if iterator is not None:
             iterator._shutdown_workers()
@@ -94,6 +94,7 @@ class Loader:
                     images, targets = next(coming)
                     yield images, targets
                     done += 1
+                self._promised = ahead
             except (RuntimeError, OSError, EOFError) as error:
                 if not (isinstance(error, NoRoomToShareError) or self._some_died()):
                     raise
@@ -116,7 +117,7 @@ class Loader:
                 # From Python 3.12 on; what the other threads hold is used by no loading process.
                 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
                 self._begun = iter(self._loader)
-        self._promised = ahead
+        self._promised = None  # until all of them were taken: what follows an epoch broken off is its rest
         return self._begun
 
     def _some_died(self) -> bool:

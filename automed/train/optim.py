@@ -13,8 +13,8 @@ from automed.config import Optim, Schedule
 from automed.train.adamp import AdamP
 
 _FUSED = frozenset({"adam", "adamw", "sgd", "momentum"})  # torch's own, which step over all weights at once
-# Those that bear a weight whose first gradient comes late, and one that overflows: torch's fused SGD puts it
-# into its momentum although the step is left out.
+# Those that bear a weight whose first gradient comes late, or overflows: torch's fused SGD leaves that step
+# out, and begins its momentum with whatever stands in memory.
 _PATIENT = frozenset({"adam", "adamw"})
 
 

@@ -23,8 +23,9 @@ from automed.train.plan import Plan
 _AUXILIARY_WEIGHT = 0.3  # of each auxiliary classifier's loss (Szegedy et al. 2015)
 _SEEN = 3  # times that a shape is computed call by call first: what is done once only must not be recorded
 _REPAID = 30  # more times that it has to come: recording and checking cost as much as some ten steps
-_CHECKED = 2  # times that a recording is compared; chance that is not torch's own would give the same twice
+_CHECKED = 2  # times that a recording is compared; chance that is not torch's own hardly gives the same twice
 _FAR = 0.1  # of the gradients' norm; the order of sums makes hundredths of it in half precision
+_BY_CALL = "launched call by call: "
 _OTHERS_GO_ON = "thread_local"  # the loader's thread may ask for pinned memory while a step is recorded
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -54,6 +55,8 @@ class Passes:
         self._seen: Counter[Any] = Counter()
         self._recorded: dict[Any, _Recording] = {}
         self.told = ""
+        if plan.device == "cuda" or plan.graphs:
+            self.told = _BY_CALL + ("too few steps are to come" if plan.graphs else "memory is short")
 
     def expect(self, sizes: Mapping[int, int]) -> None:
         """So many batches of these sizes are to come: what comes seldom is not recorded."""
@@ -114,14 +117,15 @@ class Passes:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def _record(self, key: Any, feed: Feed, inputs: Tensor, targets: Tensor) -> _Recording | None:
-        chance = torch.cuda.get_rng_state()
+        chance, reason = torch.cuda.get_rng_state(), ""
         try:
             _refuse_crowding()
             with self._clock.part("build"):
                 made = _Recording(self, feed, inputs, targets)
         except (NotRecordedError, RuntimeError) as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            self._give_up(reason[0])
+            reason = _first_line(error)
+        if reason:  # no longer held by the error, what was recorded can go
+            self._give_up(reason)
             self._module.zero_grad(set_to_none=True)
             _end_recording()
             torch.cuda.set_rng_state(chance)
@@ -149,7 +153,7 @@ class Passes:
         return plain
 
     def _give_up(self, reason: str) -> None:
-        self._records, self.told = False, f"launched call by call: {reason}"
+        self._records, self.told = False, _BY_CALL + reason
         self.forget()
 
     @property
@@ -167,10 +171,12 @@ class _Recording:
         self.pool = passes.pool or torch.cuda.graph_pool_handle()
         self._ways = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         there, back = self._ways
-        with torch.cuda.graph(there, pool=self.pool, capture_error_mode=_OTHERS_GO_ON):
-            loss = passes._forward(feed, self.inputs, self.targets)
-        with torch.cuda.graph(back, pool=self.pool, capture_error_mode=_OTHERS_GO_ON):
-            passes._backward(loss)
+        # Where a recording fails, torch leaves its stream the current one; the outer block brings ours back.
+        with torch.cuda.stream(torch.cuda.current_stream()):
+            with torch.cuda.graph(there, pool=self.pool, capture_error_mode=_OTHERS_GO_ON):
+                loss = passes._forward(feed, self.inputs, self.targets)
+            with torch.cuda.graph(back, pool=self.pool, capture_error_mode=_OTHERS_GO_ON):
+                passes._backward(loss)
         self.loss = loss.detach()
         self.gradients = [one.grad for one in self.weights]
 
@@ -212,10 +218,20 @@ class _Recording:
         self.gradients = []
 
 
+def _first_line(error: BaseException) -> str:
+    """Of the error that came first: those after it only say that the recording was broken off."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def _end_recording() -> None:
     """After a recording that failed, CUDA's chance waits for its end, and one that succeeds brings that."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode=_OTHERS_GO_ON):
+    with (
+        torch.cuda.stream(torch.cuda.current_stream()),
+        torch.cuda.graph(graph, capture_error_mode=_OTHERS_GO_ON),
+    ):
         torch.rand(1, device="cuda")
     graph.reset()
 

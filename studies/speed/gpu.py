@@ -333,7 +333,6 @@ def ways(rounds: int) -> list[Row]:
                 "cudnn deterministic": {"deterministic": True},
             }
             made |= {what: learner(name, SIZE.pixels, SIZE.batch, loaders=0) for what in flags}
-        if CUDA:
             made["launched call by call"] = learner(name, SIZE.pixels, SIZE.batch, loaders=0, graphs=False)
         for one in made.values():
             one.advance()  # of one step; so it knows that many are to come
@@ -344,9 +343,14 @@ def ways(rounds: int) -> list[Row]:
                     taken = stepping(one, SIZE.steps if turn else WARM_UP, ready(one))
                 if turn:  # the first one warms up
                     times[what].append(1000 * taken / SIZE.steps / SIZE.batch)
-        rows += [
-            ("step", f"{name} {SIZE.pixels} px", what, median(t), "ms an image") for what, t in times.items()
-        ]
+        for what, one in made.items():
+            one.close()
+            refused = (
+                f"; {one.passes.told}" if one.plan.graphs and one.passes.told != "launched whole" else ""
+            )
+            rows.append(
+                ("step", f"{name} {SIZE.pixels} px", what + refused, median(times[what]), "ms an image")
+            )
     return rows
 
 

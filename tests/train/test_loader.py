@@ -69,6 +69,15 @@ def test_the_steps_ahead_are_begun_before_they_are_asked_for(tmp_path: Path) -> 
         assert list(numbers(loader)) == list(STEPS), "instead of those that were promised"
 
 
+def test_after_an_epoch_that_was_broken_off_the_next_one_is_not_its_rest() -> None:
+    with closing(Loader(make, PLAN)) as loader:
+        first, second = range(5), range(10, 15)
+        begun = loader.batches(first, second)
+        next(begun)
+        begun.close()
+        assert [int(images[0, 0, 0, 0]) for images, _ in loader.batches(second)] == list(second)
+
+
 def test_epochs_of_a_single_step_come_one_after_another() -> None:
     epochs = [range(step, step + 1) for step in range(7)]
     with closing(Loader(make, PLAN)) as loader:

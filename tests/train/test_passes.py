@@ -36,7 +36,10 @@ class Played:
 
     def __init__(self, owner: Passes, feed: Feed, inputs: Tensor, targets: Tensor) -> None:
         if self.fault == "cannot":
-            raise RuntimeError("operation not permitted\nand more of it")
+            try:
+                raise RuntimeError("operation not permitted\nand more of it")
+            finally:
+                raise RuntimeError("broken off by what came before")
         self.owner, self.feed, self.size, self.checked, self.runs, self.closed = (
             owner, feed, len(inputs), 0, 0, False
         )  # fmt: skip
@@ -50,7 +53,11 @@ class Played:
             weight.grad = None
         loss = self.owner._plain(self.feed, inputs, targets)
         self.gradients = [weight.grad for weight in self.weights]
-        return loss * 2 if self.fault == "wrong" else loss
+        if self.fault == "other gradients":
+            self.gradients = [gradient * 1.2 for gradient in self.gradients]
+        elif self.fault == "no gradient":
+            self.gradients[-1] = None
+        return loss * 2 if self.fault == "another loss" else loss
 
     apart = passes._Recording.apart
 
@@ -88,7 +95,7 @@ def test_what_comes_often_is_recorded_and_compared_and_changes_nothing(
 def test_what_comes_seldom_is_not_recorded(material: Material, played: type[Played]) -> None:
     one = make_learner(material, config(train__epochs=8), graphs=True)
     curve(one)
-    assert not played.made and one.passes.told == ""
+    assert not played.made and one.passes.told == "launched call by call: too few steps are to come"
 
 
 def test_every_size_that_comes_often_is_recorded(material: Material, played: type[Played]) -> None:
@@ -96,10 +103,25 @@ def test_every_size_that_comes_often_is_recorded(material: Material, played: typ
     assert [made.size for made in played.made] == [8, 4]
 
 
+def test_gradients_that_are_no_numbers_are_compared_again_later(
+    material: Material, played: type[Played]
+) -> None:
+    """While the scale of the loss is sought, both ways give infinity."""
+    one = make_learner(material, config(train__epochs=EPOCHS), graphs=True, precision="float16")
+    one.scaler.load_state_dict({**one.scaler.state_dict(), "scale": 2.0**70})
+    curve(one)
+    assert one.passes.told == "launched whole" and played.made[0].checked == 2
+    assert one.scaler.get_scale() < 2.0**66
+
+
 @pytest.mark.parametrize(
     ("fault", "told"),
-    [("cannot", "operation not permitted"), ("wrong", r"recorded, a step gave something else \(\d.*\)")],
-)
+    [
+        ("cannot", "operation not permitted"),
+        *((fault, r"recorded, a step gave something else \(.*\)")
+          for fault in ("another loss", "other gradients", "no gradient")),
+    ],
+)  # fmt: skip
 def test_what_cannot_be_recorded_goes_on_call_by_call(
     material: Material, played: type[Played], monkeypatch: pytest.MonkeyPatch, fault: str, told: str
 ) -> None:
@@ -108,7 +130,7 @@ def test_what_cannot_be_recorded_goes_on_call_by_call(
     one = make_learner(material, chosen, graphs=True)
     assert curve(one) == curve(make_learner(material, chosen))
     assert re.fullmatch(f"launched call by call: {told}", one.passes.told)
-    assert len(played.made) == (fault == "wrong") and all(made.closed for made in played.made)
+    assert len(played.made) == (fault != "cannot") and all(made.closed for made in played.made)
 
 
 @gpu
@@ -135,6 +157,7 @@ def test_a_network_that_waits_for_the_gpu_is_launched_call_by_call(material: Mat
     one.pictures.run = lambda seen: usual(seen) * (1 + 0 * seen.float().mean().item())  # type: ignore[method-assign]
     found, expected = losses(one), losses(plain)
     assert one.passes.told.startswith("launched call by call: ")
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
     assert found[:3] == pytest.approx(expected[:3], rel=0.05)
     assert found[-1] < 0.8 * found[0]
 
