@@ -220,7 +220,7 @@ class _Recording:
 
 def _first_line(error: BaseException) -> str:
     """Of the error that came first: those after it only say that the recording was broken off."""
-    while error.__context__ is not None:
+    while error.__context__ is not None and not error.__suppress_context__:
         error = error.__context__
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
