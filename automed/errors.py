@@ -139,6 +139,11 @@ def one_line(error: BaseException, most: int | None = None) -> str:
     return " ".join(str(error).split())[:most]
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def nearest(word: str, allowed: Sequence[str]) -> str:
     """A hint that names the closest allowed word, or nothing when none is close."""
     close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.6)

@@ -33,7 +33,6 @@ from automed.train.clock import Clock
 from automed.train.crossval import Reporter
 from automed.train.feed import Feed, make_steps
 from automed.train.learner import Learner, placed
-from automed.train.order import epoch_order, portions
 from automed.train.plan import Plan, make_plan
 from automed.trial import load_material, run_trial
 
@@ -204,9 +203,8 @@ def _convolution_backward(
 
 def _shown(learner: Learner) -> int:
     """How many pictures an epoch learns from."""
-    strata = learner.material.task.strata(learner.material.labels[learner.training])
-    order = epoch_order(learner.training, strata, learner.config.imbalance, np.random.default_rng(0))
-    return sum(map(len, portions(order, learner.plan.batch)))
+    steps = learner.epochs.steps(learner.training, np.random.default_rng(0))
+    return sum(len(step.rows) for step in steps)
 
 
 def _count_epochs(learner: Learner, epochs: int, shown: int) -> tuple[float, float, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from automed.errors import TrialError
+from automed.errors import TrialError, first_line
 from automed.models.anatomy import Anatomy, anatomy_of, classifiers_of
 from automed.models.catalogue import PLAIN, has_drop_path
 from automed.models.dropout import place_dropout, try_forward
@@ -210,8 +210,8 @@ def _create(name: str, options: dict[str, Any]) -> Any:
 
 def _line(error: Exception) -> str:
     """An error of timm or torch as one short line."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if len(lines[0]) <= 200 else lines[0][:200] + " …"
+    line = first_line(error)
+    return line if len(line) <= 200 else line[:200] + " …"
 
 
 def _silence_paths(module: nn.Module) -> None:

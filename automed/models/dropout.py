@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from automed.errors import TrialError
+from automed.errors import TrialError, first_line
 from automed.models.anatomy import Anatomy, classifiers_of
 from automed.models.settings import Dropout
 
@@ -138,7 +138,7 @@ def try_forward(module: nn.Module, name: str, images: tuple[int, int]) -> None:
         with torch.no_grad():
             module(torch.zeros(1, channels, size, size))
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        why = first_line(error)[:200]
         raise TrialError(
             f"'{name}' cannot take images of {size} px with {channels} channel{'s' * (channels > 1)}: {why}"
         ) from error

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from automed.errors import Fault, WeightsError, nearest
+from automed.errors import Fault, WeightsError, first_line, nearest
 from automed.models.catalogue import PLAIN
 
 _MANIFEST = "SHA256SUMS"
@@ -88,7 +88,7 @@ class WeightSource:
             try:
                 return timm.create_model(name, pretrained=True, **options)
             except Exception as error:
-                raise WeightsError(_unreachable(name, _line(error))) from error
+                raise WeightsError(_unreachable(name, first_line(error))) from error
         # Inception's auxiliary classifier is not built
         state = {key: value for key, value in read_weights(file).items() if not key.startswith("AuxLogits.")}
         tag = _tag(file, name)
@@ -171,7 +171,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
-        why = _line(error)
+        why = first_line(error)
         raise WeightsError(
             Fault(f"not a safetensors file, or a damaged one: {why}", file=str(file),
                   hint="pickled weights (.pth, .pt, .bin) are never opened: convert them first")
@@ -232,7 +232,7 @@ def _hub_silence() -> str:
     try:
         get_session().head(constants.ENDPOINT, timeout=10)
     except Exception as error:
-        return _line(error)
+        return first_line(error)
     return ""
 
 
@@ -248,10 +248,6 @@ def _is_cached(name: str) -> bool:
         (config.hf_hub_filename,) if config.hf_hub_filename else ("model.safetensors", "pytorch_model.bin")
     )
     return any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _unreachable(name: str, why: str) -> Fault:

@@ -119,18 +119,24 @@ def _train_fold(learner: Learner, run: _Run, reporter: Reporter, held_out: np.nd
     stop = False
     while not (learner.finished or stop):
         run.curve.append(learner.advance())
-        run.tell_kept(learner.kept)
+        _tell(run.kept, learner.kept)
         if learner.finished:
             run.folds.append(learner.result(held_out))
         run.save(learner)
         with run.clock.part("storage"):
             stop = reporter.epoch(run.curve[-1])
-    run.tell_launched(learner.passes.told)
+    _tell(run.launched, learner.passes.told)
     if learner.finished:
         # The last fold's end is the trial's end: there is nothing left to stop.
         with run.clock.part("storage"):
             stop = reporter.fold(run.folds[-1]) or stop
     return stop
+
+
+def _tell(told: list[str], words: str) -> None:
+    """Each answer once, and none where there is nothing to say."""
+    if words and words not in told:
+        told.append(words)
 
 
 @dataclass
@@ -167,8 +173,8 @@ class _Run:
         self.curve = [Epoch(**row) for row in state["curve"]] if state else []
         self.folds = [FoldResult(**one) for one in state["folds"]] if state else []
         kept = state or asdict(_Progress())
-        self._kept, self.norm_batch = list(kept["kept"]), kept["norm_batch"]
-        self._launched = list(kept.get("launched", ()))
+        self.kept, self.norm_batch = list(kept["kept"]), kept["norm_batch"]
+        self.launched = list(kept.get("launched", ()))
         self.weights: dict[str, int] = kept.get("weights", {})
         self._before = {name: kept[name] for name in ("seconds", "peak", "time")}
         self._due: float | None = None
@@ -178,21 +184,11 @@ class _Run:
         """All of it."""
         before = self._before
         return _Progress(
-            self.curve, self.folds, self._kept, self._launched, self.norm_batch, self.weights,
+            self.curve, self.folds, self.kept, self.launched, self.norm_batch, self.weights,
             seconds=before["seconds"] + time.perf_counter() - self._started,
             peak=max(before["peak"], self._memory.peak()),
             time={part: before["time"].get(part, 0.0) + self.clock.seconds.get(part, 0.0) for part in PARTS},
         )  # fmt: skip
-
-    def tell_kept(self, words: str) -> None:
-        """What a fold keeps of its frozen stages, or why it does not."""
-        if words and words not in self._kept:
-            self._kept.append(words)
-
-    def tell_launched(self, words: str) -> None:
-        """How a GPU was given the steps of a fold."""
-        if words and words not in self._launched:
-            self._launched.append(words)
 
     def save(self, learner: Learner) -> None:
         """Write it to the checkpoint, if there is to be one, and if the last one has paid.

@@ -34,14 +34,14 @@ class Epochs:
         `rng` is left where this epoch ends: what goes on from a checkpoint draws the next one again.
         """
         if self._next is None:
-            steps = self._draw(rows, rng)
+            steps = self.steps(rows, rng)
         else:
             rng.bit_generator.state, steps = self._next
             self._next = None
         if not ahead:
             return steps, []
         later = copy.deepcopy(rng)
-        drawn = self._draw(rows, later)
+        drawn = self.steps(rows, later)
         self._next = later.bit_generator.state, drawn
         return steps, drawn
 
@@ -49,7 +49,8 @@ class Epochs:
         """What comes next is drawn from another state."""
         self._next = None
 
-    def _draw(self, rows: np.ndarray, rng: np.random.Generator) -> list[Step]:
+    def steps(self, rows: np.ndarray, rng: np.random.Generator) -> list[Step]:
+        """Those of an epoch over rows (n,), whatever was drawn before."""
         strata = self._material.task.strata(self._material.labels[rows])
         order = epoch_order(rows, strata, self._imbalance, rng)
         return make_steps(list(portions(order, self._batch)), self._views, rng)

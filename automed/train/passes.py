@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from automed.errors import first_line
 from automed.train.clock import Clock
 from automed.train.feed import Feed
 from automed.train.plan import Plan
@@ -123,7 +124,7 @@ class Passes:
             with self._clock.part("build"):
                 made = _Recording(self, feed, inputs, targets)
         except (NotRecordedError, RuntimeError) as error:
-            reason = _first_line(error)
+            reason = first_line(_first(error))
         if reason:  # no longer held by the error, what was recorded can go
             self._give_up(reason)
             self._module.zero_grad(set_to_none=True)
@@ -218,20 +219,17 @@ class _Recording:
         self.gradients = []
 
 
-def _first_line(error: BaseException) -> str:
-    """Of the error that came first: those after it only say that the recording was broken off."""
+def _first(error: BaseException) -> BaseException:
+    """The error that others came of: these only say that the recording was broken off."""
     while error.__context__ is not None and not error.__suppress_context__:
         error = error.__context__
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return error
 
 
 def _end_recording() -> None:
     """After a recording that failed, CUDA's chance waits for its end, and one that succeeds brings that."""
     graph = torch.cuda.CUDAGraph()
-    with (
-        torch.cuda.stream(torch.cuda.current_stream()),
-        torch.cuda.graph(graph, capture_error_mode=_OTHERS_GO_ON),
-    ):
+    with torch.cuda.graph(graph, capture_error_mode=_OTHERS_GO_ON):
         torch.rand(1, device="cuda")
     graph.reset()
 

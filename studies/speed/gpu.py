@@ -32,6 +32,7 @@ from automed.models.build import build_network
 from automed.models.weights import weight_source
 from automed.study.machine import environment, visible_gpus
 from automed.tasks.classify import Classify
+from automed.train import processor
 from automed.train.feed import Material
 from automed.train.learner import Learner
 from automed.train.memory import PeakMemory
@@ -363,11 +364,7 @@ def device_name() -> str:
     """Of the GPU, else of the processor."""
     if CUDA:
         return torch.cuda.get_device_name()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, no GPU"
-    return f"{platform.processor() or platform.machine()}, no GPU"
+    return f"{processor.model() or platform.processor() or platform.machine()}, no GPU"
 
 
 def main() -> None:
