@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -36,7 +37,6 @@ from automed.train.learner import Learner, placed
 from automed.train.plan import Plan, make_plan
 from automed.trial import load_material, run_trial
 
-_COUNTED = 4  # pictures on which operations are counted
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the layer that tells the machine's rate
 _SECONDS = 0.5  # how long it is repeated
 _WARM, _TIMES, _ENOUGH = 5, 30, 2.0  # runs before the clock counts, runs that count, seconds that end them
@@ -167,9 +167,12 @@ def count_operations(compute: Callable[[], Any]) -> tuple[float, Any]:
     """Floating-point operations of matrix products and convolutions, and what `compute` returned.
 
     torch's counter takes a grouped convolution's gradient for an ungrouped one's, and knows nothing of
-    attention on a processor; here the first is counted anew, and the second is done as matrix products.
+    attention on a processor nor of oneDNN's products; here the first is counted anew, the second is done as
+    matrix products, and the third are counted too.
     """
-    ours = {torch.ops.aten.convolution_backward: _convolution_backward}
+    ours: dict[Any, Any] = {torch.ops.aten.convolution_backward: _convolution_backward}
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        ours[torch.ops.mkldnn._linear_pointwise] = _product
     counter = flop_counter.FlopCounterMode(display=False, custom_mapping=ours)
     with sdpa_kernel(SDPBackend.MATH), counter:
         result = compute()
@@ -201,6 +204,10 @@ def _convolution_backward(
     return int(once) * sum(wanted[:2])
 
 
+def _product(rows: list[int], weight: list[int], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(rows) * weight[0]
+
+
 def _shown(learner: Learner) -> int:
     """How many pictures an epoch learns from."""
     steps = learner.epochs.steps(learner.training, np.random.default_rng(0))
@@ -220,11 +227,14 @@ def _count_epochs(learner: Learner, epochs: int, shown: int) -> tuple[float, flo
 
 
 def _count_picture(learner: Learner, *, thawed: bool) -> np.ndarray:
-    """Operations (3,) of one picture: forward, backward and evaluation."""
+    """Operations (3,) of one picture: forward, backward and evaluation.
+
+    Of as many pictures as a step has, for how a layer is computed depends on that.
+    """
     replay, pictures = None if thawed else learner.replay, learner.pictures
     if thawed:
         thaw(learner.module)
-    rows = learner.training[:_COUNTED]
+    rows = learner.training[: learner.plan.micro_batch]
     (step,) = make_steps([rows], pictures.batches.views, np.random.default_rng(0))
     feed: Feed
     with learner.random_state.held():

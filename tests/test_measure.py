@@ -18,7 +18,9 @@ from automed.data.settings import Data
 from automed.job import Job, write_job
 from automed.measure import count_operations, machine_rate, measure_trial
 from automed.result import Epoch, FoldResult
+from automed.train import gemm
 from automed.train.clock import PARTS
+from automed.train.linears import multiply_linears
 from automed.train.plan import make_plan
 
 BASE = {"model.name": "small_cnn", "model.image_size": 32, "preprocess.channels": 1, "train.batch": 16}
@@ -49,6 +51,17 @@ def test_attention_counts_on_a_processor_too() -> None:
     query = torch.randn(2, 3, 10, 8)
     attend = lambda: functional.scaled_dot_product_attention(query, query, query)  # noqa: E731
     assert count_operations(attend)[0] == 2 * (2 * 2 * 3 * 10 * 10 * 8)
+
+
+def test_products_of_onednn_count_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this build of torch has no oneDNN")
+    monkeypatch.setattr(gemm, "by_onednn", lambda: True)
+    layer = nn.Linear(1024, 64)
+    multiply_linears(layer)
+    once = 40 * 2 * 1024 * 64
+    assert there_and_back(layer, torch.randn(40, 1024)) == (once, once)
+    assert there_and_back(layer, torch.randn(40, 1024, requires_grad=True)) == (once, 2 * once)
 
 
 def test_the_machine_has_a_rate() -> None:

@@ -19,10 +19,9 @@ from automed.errors import TrialError
 from automed.models.build import Network, build_network
 from automed.models.freeze import is_held, thaw
 from automed.result import METRICS, Epoch, FoldResult
-from automed.train import processor
 from automed.train.clock import Clock
 from automed.train.feed import Batches, Feed, Material, Pictures
-from automed.train.linears import convolve_linears
+from automed.train.linears import multiply_linears
 from automed.train.optim import LrSchedule, build_optimizer
 from automed.train.order import Epochs, class_weights
 from automed.train.passes import Passes
@@ -303,11 +302,9 @@ def placed(module: nn.Module, plan: Plan) -> nn.Module:
     """The network where it is to be trained, in the order of memory that is quickest there."""
     module = module.to(plan.device).to(memory_format=torch.channels_last)
     if plan.device == "cpu" and plan.precision == "float32":
-        slowly = processor.multiplies_slowly()
-        multiply_convolutions(module, slowly=slowly)
+        multiply_convolutions(module)
+        multiply_linears(module)
         spare_filling(module)
-        if slowly:
-            convolve_linears(module)
     return module
 
 

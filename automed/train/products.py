@@ -17,28 +17,25 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from automed.train import gemm, winograd
+
 _FEW = 512  # places of a batch's maps, up to which it pays to gather what each of them sees
-_FEWEST = 64  # and where products are slow
-_HEAVY = 2048  # of a large kernel a place for each so many weights
+_HEAVY = 2048  # of a large kernel a place for each so many weights, where products are MKL's
 _LARGE, _SMALL = 5, 64  # from this depthwise kernel on, up to so many places of a map
-_MANY = 8192  # where each sees itself alone; with a bias, which oneDNN adds by the way, no more than above
+_MANY = 8192  # where each sees itself alone and products are MKL's; with a bias no more than above
 
 
-def multiply_convolutions(module: nn.Module, *, slowly: bool = False) -> None:
+def multiply_convolutions(module: nn.Module) -> None:
     """Let the dense convolutions of a network choose the quicker way, call by call.
 
     Its weights should be channels-last. The function stays the same to the last digits of a float, and so do
     the names of the weights.
-
-    Args:
-        module: the network.
-        slowly: products run below the rate of convolutions here (`processor.multiplies_slowly`).
     """
     for layer in module.modules():
         if type(layer) is not nn.Conv2d or not _plain(layer):
             continue
         if layer.groups == 1:
-            layer.__class__ = _Sparing if slowly else _Conv2d
+            layer.__class__ = _Conv2d
         elif _large_depthwise(layer):
             layer.__class__ = _Depthwise
 
@@ -62,30 +59,31 @@ class _Conv2d(nn.Conv2d):
                 input.shape[2:], padding, self.kernel_size, stride, strict=True
             )
         )
-        if not self._pays(len(input), height * width, alone=alone):
+        if self._few(len(input) * height * width, alone=alone):
+            if alone:
+                places = input.permute(0, 2, 3, 1)[:, :: stride[0], :: stride[1]]
+                return gemm.linear(places, weight.flatten(1), bias).permute(0, 3, 1, 2)
+            made: Tensor = _Product.apply(input, weight, stride, padding, (height, width))
+        elif self._usual(stride, padding) and (cut := winograd.tiles(input, weight)):
+            made = winograd.convolve(input, weight, cut)
+        else:
             return self._convolved(input, weight, bias)
-        if alone:
-            places = input.permute(0, 2, 3, 1)[:, :: stride[0], :: stride[1]]
-            return functional.linear(places, weight.flatten(1), bias).permute(0, 3, 1, 2)
-        made: Tensor = _Product.apply(input, weight, stride, padding, (height, width))
         return made if bias is None else made + bias[:, None, None]
 
-    def _pays(self, images: int, places: int, *, alone: bool) -> bool:
-        """Whether a product is quicker for so many places each; `alone`, they see nothing but themselves."""
+    def _few(self, places: int, *, alone: bool) -> bool:
+        """Whether a product is quicker for so many places; `alone`, they see nothing but themselves."""
+        if gemm.by_onednn():
+            return places <= _FEW
         few = max(_FEW, self.weight.numel() // _HEAVY)
-        return images * places <= (_MANY if alone and self.bias is None else few)
+        return places <= (_MANY if alone and self.bias is None else few)
+
+    def _usual(self, stride: tuple[int, int], padding: tuple[int, int]) -> bool:
+        return self.kernel_size == (3, 3) and stride == padding == (1, 1)
 
     def _convolved(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """As torch does it."""
         made: Tensor = super()._conv_forward(images, weight, bias)
         return made
-
-
-class _Sparing(_Conv2d):
-    """Where products are slow: only where the order of the weights weighs more than all the rest."""
-
-    def _pays(self, images: int, places: int, *, alone: bool) -> bool:
-        return images * places <= _FEWEST or (alone and places == 1)
 
 
 def _large_depthwise(layer: nn.Conv2d) -> bool:
@@ -170,7 +168,7 @@ class _Product(torch.autograd.Function):
         ).reshape(count * height * width, -1)
         ctx.save_for_backward(seen, weight)
         ctx.stride, ctx.padding, ctx.size, ctx.shape = stride, padding, size, images.shape
-        made = seen @ _matrix(weight).t()
+        made = gemm.times(seen, _matrix(weight))
         return made.view(count, height, width, -1).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -178,11 +176,15 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         seen, weight = ctx.saved_tensors
         flat = gradient.permute(0, 2, 3, 1).reshape(len(seen), -1)
-        images = _scattered(ctx, flat @ _matrix(weight), weight) if ctx.needs_input_grad[0] else None
+        images = (
+            _scattered(ctx, gemm.times(flat, _matrix(weight).t()), weight)
+            if ctx.needs_input_grad[0]
+            else None
+        )
         weights = None
         if ctx.needs_input_grad[1]:
             out, channels, high, wide = weight.shape
-            weights = (flat.t() @ seen).view(out, high, wide, channels).permute(0, 3, 1, 2)
+            weights = gemm.across(flat, seen).reshape(out, high, wide, channels).permute(0, 3, 1, 2)
         return images, weights, None, None, None
 
 
