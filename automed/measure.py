@@ -19,7 +19,6 @@ import msgspec
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import flop_counter
 
 from automed.config import TrialConfig
@@ -167,14 +166,17 @@ def count_operations(compute: Callable[[], Any]) -> tuple[float, Any]:
     """Floating-point operations of matrix products and convolutions, and what `compute` returned.
 
     torch's counter takes a grouped convolution's gradient for an ungrouped one's, and knows nothing of
-    attention on a processor nor of oneDNN's products; here the first is counted anew, the second is done as
-    matrix products, and the third are counted too.
+    attention on a processor nor of oneDNN's products: here the first is counted anew, the others too.
     """
-    ours: dict[Any, Any] = {torch.ops.aten.convolution_backward: _convolution_backward}
-    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        ours[torch.ops.mkldnn._linear_pointwise] = _product
-    counter = flop_counter.FlopCounterMode(display=False, custom_mapping=ours)
-    with sdpa_kernel(SDPBackend.MATH), counter:
+    aten, onednn = torch.ops.aten, torch.ops.mkldnn
+    ours: dict[Any, Any] = {
+        aten.convolution_backward: _convolution_backward,
+        aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    }
+    if hasattr(onednn, "_linear_pointwise"):
+        ours[onednn._linear_pointwise] = _product
+    with flop_counter.FlopCounterMode(display=False, custom_mapping=ours) as counter:
         result = compute()
     return float(counter.get_total_flops()), result
 
@@ -202,6 +204,14 @@ def _convolution_backward(
     """The gradient of the input, and that of the weight, cost what the convolution costs, each."""
     once = flop_counter.conv_flop_count(inputs, weight, given, transposed=transposed)
     return int(once) * sum(wanted[:2])
+
+
+def _attention(*shapes: Any, **_: Any) -> int:
+    return int(flop_counter.sdpa_flop_count(*shapes[:3]))  # type: ignore[no-untyped-call]
+
+
+def _attention_backward(*shapes: Any, **_: Any) -> int:
+    return int(flop_counter.sdpa_backward_flop_count(*shapes[:4]))  # type: ignore[no-untyped-call]
 
 
 def _product(rows: list[int], weight: list[int], *_: Any, **__: Any) -> int:

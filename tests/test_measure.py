@@ -47,10 +47,15 @@ def test_a_convolution_costs_as_much_for_each_of_its_two_gradients(groups: int) 
     assert there_and_back(layer, inputs) == (once, once), "a frozen weight has no gradient"
 
 
-def test_attention_counts_on_a_processor_too() -> None:
-    query = torch.randn(2, 3, 10, 8)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_attention_counts_on_a_processor_too(device: str) -> None:
+    query = torch.randn(2, 3, 10, 8, device=device)
     attend = lambda: functional.scaled_dot_product_attention(query, query, query)  # noqa: E731
-    assert count_operations(attend)[0] == 2 * (2 * 2 * 3 * 10 * 10 * 8)
+    once = 2 * 2 * 3 * 10 * 10 * 8
+    assert count_operations(attend)[0] == 2 * once
+    query.requires_grad_()
+    backward = count_operations(attend()[0].sum().backward)[0]
+    assert backward == {"cpu": 5, "meta": 4}[device] * once, "on a processor the scores are computed anew"
 
 
 def test_products_of_onednn_count_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,14 +26,14 @@ def by_onednn() -> bool:
     return processor.multiplies_slowly() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def times(left: Tensor, right: Tensor) -> Tensor:
+def rows_by_rows(left: Tensor, right: Tensor) -> Tensor:
     """Of (M, K) and (N, K) the (M, N) that `left @ right.t()` is; nothing learns through it."""
     if by_onednn() and left.dtype == torch.float32:
         return _asked(left, right)
     return left @ right.t()
 
 
-def across(left: Tensor, right: Tensor) -> Tensor:
+def columns_by_columns(left: Tensor, right: Tensor) -> Tensor:
     """Of (M, O) and (M, C) the (O, C) that `left.t() @ right` is; nothing learns through it."""
     if not (by_onednn() and left.dtype == torch.float32):
         return left.t() @ right
@@ -68,7 +68,7 @@ class _Linear(torch.autograd.Function):
         gradient = gradient.contiguous()
         return (
             _asked(gradient, weight.t()) if needed[0] else None,
-            across(gradient, rows) if needed[1] else None,
+            columns_by_columns(gradient, rows) if needed[1] else None,
             gradient.sum(0) if needed[2] else None,
         )
 

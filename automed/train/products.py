@@ -59,25 +59,26 @@ class _Conv2d(nn.Conv2d):
                 input.shape[2:], padding, self.kernel_size, stride, strict=True
             )
         )
-        if self._few(len(input) * height * width, alone=alone):
+        if self._multiplies(len(input) * height * width, alone=alone):
             if alone:
                 places = input.permute(0, 2, 3, 1)[:, :: stride[0], :: stride[1]]
                 return gemm.linear(places, weight.flatten(1), bias).permute(0, 3, 1, 2)
-            made: Tensor = _Product.apply(input, weight, stride, padding, (height, width))
-        elif self._usual(stride, padding) and (cut := winograd.tiles(input, weight)):
-            made = winograd.convolve(input, weight, cut)
+            flat: Tensor = _Product.apply(input, weight, stride, padding, (height, width))
+            made = flat.view(len(input), height, width, self.out_channels).permute(0, 3, 1, 2)
+        elif self._three_by_three(stride, padding) and (tiles := winograd.choose(input, weight)):
+            made = winograd.convolve(input, weight, tiles)
         else:
             return self._convolved(input, weight, bias)
         return made if bias is None else made + bias[:, None, None]
 
-    def _few(self, places: int, *, alone: bool) -> bool:
+    def _multiplies(self, places: int, *, alone: bool) -> bool:
         """Whether a product is quicker for so many places; `alone`, they see nothing but themselves."""
         if gemm.by_onednn():
             return places <= _FEW
         few = max(_FEW, self.weight.numel() // _HEAVY)
         return places <= (_MANY if alone and self.bias is None else few)
 
-    def _usual(self, stride: tuple[int, int], padding: tuple[int, int]) -> bool:
+    def _three_by_three(self, stride: tuple[int, int], padding: tuple[int, int]) -> bool:
         return self.kernel_size == (3, 3) and stride == padding == (1, 1)
 
     def _convolved(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -151,7 +152,7 @@ def _pairs(
 
 
 class _Product(torch.autograd.Function):
-    """The convolution of a channels-last map as one product: what each place sees, times the weights."""
+    """The convolution of a channels-last map: what each place sees, times the weights, (places, O)."""
 
     @staticmethod
     def forward(
@@ -168,23 +169,19 @@ class _Product(torch.autograd.Function):
         ).reshape(count * height * width, -1)
         ctx.save_for_backward(seen, weight)
         ctx.stride, ctx.padding, ctx.size, ctx.shape = stride, padding, size, images.shape
-        made = gemm.times(seen, _matrix(weight))
-        return made.view(count, height, width, -1).permute(0, 3, 1, 2)
+        return gemm.rows_by_rows(seen, _matrix(weight))  # as it is: a layer may come that works in place
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         seen, weight = ctx.saved_tensors
-        flat = gradient.permute(0, 2, 3, 1).reshape(len(seen), -1)
-        images = (
-            _scattered(ctx, gemm.times(flat, _matrix(weight).t()), weight)
-            if ctx.needs_input_grad[0]
-            else None
-        )
-        weights = None
+        images = weights = None
+        if ctx.needs_input_grad[0]:
+            images = _scattered(ctx, gemm.rows_by_rows(gradient, _matrix(weight).t()), weight)
         if ctx.needs_input_grad[1]:
             out, channels, high, wide = weight.shape
-            weights = gemm.across(flat, seen).reshape(out, high, wide, channels).permute(0, 3, 1, 2)
+            matrix = gemm.columns_by_columns(gradient, seen).reshape(out, high, wide, channels)
+            weights = matrix.permute(0, 3, 1, 2)
         return images, weights, None, None, None
 
 

@@ -76,17 +76,30 @@ def test_a_gradient_of_weights_moves_the_fewer_numbers(onednn: list[tuple[int, .
 
 
 @pytest.mark.parametrize("turned", [True, False])
-def test_products_of_what_stands_with_gaps(turned: bool) -> None:
-    left, right = torch.randn(5, 9), torch.randn(14, 9)[::2]
+def test_what_stands_with_gaps_is_closed_up(turned: bool) -> None:
+    left, right = torch.randn(5, 9), torch.randn(7, 18)[:, ::2]
     if turned:
         left, right = torch.randn(9, 5).t(), torch.randn(9, 14)[:, ::2].t()
-    torch.testing.assert_close(gemm.times(left, right), left @ right.t())
+    torch.testing.assert_close(gemm.rows_by_rows(left, right), left @ right.t())
+    torch.testing.assert_close(gemm.columns_by_columns(left.t(), right.t()), left @ right.t())
+    for one in (left, right, right.t()):
+        whole = gemm._whole(one)
+        assert torch.equal(whole, one) and (whole.is_contiguous() or whole.t().is_contiguous())
+    assert gemm._whole(left) is left
+
+
+def test_what_comes_next_may_work_in_place() -> None:
+    rows, weight = torch.randn(8, 5, 6), torch.randn(4, 6, requires_grad=True)
+    functional.relu_(gemm.linear(rows, weight, None)).sum().backward()
+    found, weight.grad = weight.grad, None
+    functional.relu(functional.linear(rows, weight)).sum().backward()
+    torch.testing.assert_close(found, weight.grad)
 
 
 def test_numbers_of_another_kind_go_the_usual_way(onednn: list[tuple[int, ...]]) -> None:
     rows, weight = torch.randn(8, 6).double(), torch.randn(4, 6).double()
     assert torch.equal(gemm.linear(rows, weight, None), functional.linear(rows, weight))
-    assert torch.equal(gemm.times(rows, weight), rows @ weight.t())
+    assert torch.equal(gemm.rows_by_rows(rows, weight), rows @ weight.t())
     assert not onednn
 
 

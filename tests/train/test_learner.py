@@ -4,11 +4,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from timm.models.davit import SpatialBlock
+from torch import nn
 
 from automed.errors import TrialError
+from automed.train import gemm
 from automed.train.feed import Material
-from automed.train.learner import Learner
-from automed.train.plan import make_plan
+from automed.train.learner import Learner, placed
+from automed.train.plan import Plan, Precision, make_plan
 from tests.train.one_fold import TRAINING, VALIDATION, config, curve, make_learner, timeless
 
 
@@ -134,3 +137,14 @@ def test_every_kind_of_learning_changes_the_curve(material: Material, knobs: dic
     plain, changed = (curve(make_learner(material, config(**chosen))) for chosen in ({}, knobs))
     assert [row.train_loss for row in plain] != [row.train_loss for row in changed]
     assert all(math.isfinite(row.val_loss) for row in changed)
+
+
+@pytest.mark.parametrize(("precision", "own"), [("float32", True), ("bfloat16", False)])
+def test_layers_are_computed_otherwise_only_in_float32_on_a_processor(
+    precision: Precision, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gemm, "by_onednn", lambda: True)
+    layers = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Linear(4, 4), SpatialBlock(8, num_heads=1, window_size=2))
+    usual = [type(layer) for layer in (layers[0], layers[1], layers[2].attn)]
+    found = placed(layers, Plan("cpu", precision, batch=4, micro_batch=4, evaluation_batch=4, threads=1))
+    assert [type(layer) in usual for layer in (found[0], found[1], found[2].attn)] == [not own] * 3

@@ -71,6 +71,28 @@ def test_a_depthwise_convolution_and_all_its_gradients_stay_what_they_were(
     torch.testing.assert_close(other(large), plain(large))
 
 
+@pytest.mark.parametrize(("kernel", "size"), [(3, 4), (1, 4), (3, 2)])
+def test_what_comes_next_may_work_in_place(kernel: int, size: int) -> None:
+    plain, other = twins(nn.Conv2d(4, 6, kernel, padding=kernel // 2, bias=False))
+    images = torch.randn(3, 4, size, size, dtype=torch.float64).to(memory_format=torch.channels_last)
+    for layer in (plain, other):
+        functional.relu_(layer(images)).sum().backward()
+    torch.testing.assert_close(other.weight.grad, plain.weight.grad)
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="a torch without oneDNN")
+def test_all_three_products_are_onednns_where_torchs_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = gemm._asked
+    monkeypatch.setattr(gemm, "by_onednn", lambda: True)
+    monkeypatch.setattr(gemm, "_asked", lambda *given: asked.append(len(given[0])) or real(*given))
+    layer = nn.Conv2d(4, 6, 3, padding=1).to(memory_format=torch.channels_last)
+    multiply_convolutions(layer)
+    images = torch.randn(3, 4, 4, 4).to(memory_format=torch.channels_last).requires_grad_()
+    layer(images).sum().backward()
+    assert asked == [3 * 4 * 4, 3 * 4 * 4, 6]
+
+
 def test_what_does_not_learn_gets_no_gradient() -> None:
     _, layer = twins(nn.Conv2d(4, 6, 3, padding=1))
     layer.weight.requires_grad_(False)
