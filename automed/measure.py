@@ -29,6 +29,7 @@ from automed.models.freeze import thaw
 from automed.models.settings import Dropout, Freeze, Model
 from automed.models.weights import weight_source
 from automed.result import Network, Profile, TrialResult
+from automed.train import gemm
 from automed.train.clock import Clock
 from automed.train.crossval import Reporter
 from automed.train.feed import Feed, make_steps
@@ -168,14 +169,14 @@ def count_operations(compute: Callable[[], Any]) -> tuple[float, Any]:
     torch's counter takes a grouped convolution's gradient for an ungrouped one's, and knows nothing of
     attention on a processor nor of oneDNN's products: here the first is counted anew, the others too.
     """
-    aten, onednn = torch.ops.aten, torch.ops.mkldnn
+    aten = torch.ops.aten
     ours: dict[Any, Any] = {
         aten.convolution_backward: _convolution_backward,
         aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     }
-    if hasattr(onednn, "_linear_pointwise"):
-        ours[onednn._linear_pointwise] = _product
+    if gemm.PRODUCT is not None:
+        ours[gemm.PRODUCT] = _product
     with flop_counter.FlopCounterMode(display=False, custom_mapping=ours) as counter:
         result = compute()
     return float(counter.get_total_flops()), result

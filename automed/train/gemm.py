@@ -17,13 +17,16 @@ from torch.nn import functional
 
 from automed.train import processor
 
+PRODUCT: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+"""What is asked, rows (M, K) by rows (N, K); none in a torch that was built without oneDNN."""
+
 _LEAST = 1 << 21  # multiplications; below, the call costs more than is won
 
 
 @functools.cache
 def by_onednn() -> bool:
     """Whether oneDNN is asked here."""
-    return processor.multiplies_slowly() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return processor.multiplies_slowly() and PRODUCT is not None
 
 
 def rows_by_rows(left: Tensor, right: Tensor) -> Tensor:
@@ -74,7 +77,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _asked(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(_whole(left), _whole(right), bias, "none", [], "")
+    made: Tensor = PRODUCT(_whole(left), _whole(right), bias, "none", [], "")
     return made
 
 

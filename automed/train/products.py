@@ -159,14 +159,10 @@ class _Product(torch.autograd.Function):
         ctx: Any, images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int],
         size: tuple[int, int],
     ) -> Tensor:  # fmt: skip
-        (down, across), (height, width) = padding, size
-        padded = functional.pad(images.permute(0, 2, 3, 1), (0, 0, across, across, down, down)).contiguous()
-        image, row, column, _ = padded.stride()
-        count, channels, kernel = len(images), images.shape[1], weight.shape[2:]
-        seen = padded.as_strided(
-            (count, height, width, *kernel, channels),
-            (image, row * stride[0], column * stride[1], row, column, 1),
-        ).reshape(count * height * width, -1)
+        down, across = padding
+        padded = functional.pad(images.permute(0, 2, 3, 1), (0, 0, across, across, down, down))
+        each = padded.unfold(1, weight.shape[2], stride[0]).unfold(2, weight.shape[3], stride[1])
+        seen = each.permute(0, 1, 2, 4, 5, 3).reshape(-1, weight[0].numel())
         ctx.save_for_backward(seen, weight)
         ctx.stride, ctx.padding, ctx.size, ctx.shape = stride, padding, size, images.shape
         return gemm.rows_by_rows(seen, _matrix(weight))  # as it is: a layer may come that works in place

@@ -166,13 +166,9 @@ def _kernels(matrix: Tensor, weight: Tensor) -> Tensor:
 def _windows(maps: Tensor, tiles: Tiles) -> Tensor:
     """What each tile sees of maps (N, H, W, C): (seen * seen, tiles, C)."""
     below, right = tiles.over
-    padded = functional.pad(maps, (0, 0, 1, right + 1, 1, below + 1)).contiguous()
-    image, row, column, _ = padded.stride()
-    each = padded.as_strided(
-        (tiles.seen, tiles.seen, tiles.count, tiles.rows, tiles.columns, maps.shape[3]),
-        (row, column, image, row * tiles.side, column * tiles.side, 1),
-    )
-    return each.reshape(tiles.seen**2, len(tiles), maps.shape[3])
+    padded = functional.pad(maps, (0, 0, 1, right + 1, 1, below + 1))
+    each = padded.unfold(1, tiles.seen, tiles.side).unfold(2, tiles.seen, tiles.side)
+    return each.permute(4, 5, 0, 1, 2, 3).reshape(tiles.seen**2, len(tiles), maps.shape[3])
 
 
 def _added(values: Tensor, tiles: Tiles) -> Tensor:
