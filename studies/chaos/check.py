@@ -78,7 +78,7 @@ def cut_then_pruned(folder: Path, storage: str | None) -> frozenset[int]:
     """The trials that were pruned after they had been cut off.
 
     One that goes on is judged again where it stands, against what has been learnt since: so the epoch that
-    was cut off may never be finished.
+    was cut off may never be trained again.
     """
     opened = reopen_study(folder, storage=storage)
     try:
@@ -197,14 +197,22 @@ def same_probabilities(one: Path, other: Path) -> bool:
         return set(first) == set(second) and all(np.array_equal(first[key], second[key]) for key in first)
 
 
-def check_curves(study: Path, marks: Sequence[Mark]) -> Iterator[Line]:
-    """What the trials tell they trained is what was trained."""
+def check_curves(study: Path, marks: Sequence[Mark], excused: frozenset[int]) -> Iterator[Line]:
+    """What the trials tell they trained is what was trained; `excused` as in `check_epochs`.
+
+    A process may be killed after an epoch and before its checkpoint: one epoch of an excused trial, its last,
+    is then known to the log alone.
+    """
     told = {
         (int(file.parent.name), int(row["fold"]), int(row["epoch"]))
         for file in study.glob("trials/*/curve.csv") for row in read_curve(file.parent)
     }  # fmt: skip
     ended = {mark.place for mark in marks if mark.what == "end"}
-    yield Line("epochs in the curves of the trials", str(len(told)), told == ended)
+    untold = ended - told
+    last = {place[0]: place for place in sorted(ended)}
+    held = told <= ended and all(place[0] in excused and place == last[place[0]] for place in untold)
+    yield Line("epochs in the curves of the trials", str(len(told)), held)
+    yield Line("  cut off before their checkpoint, and never run again", str(len(untold)))
 
 
 def check_folder(study: Path, largest: int, now: int) -> Iterator[Line]:

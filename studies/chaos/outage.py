@@ -113,6 +113,7 @@ def tell(asked: argparse.Namespace, victim: killer.Attack, url: str | None, last
     # A disk that fills up cuts off a trial in every worker, one that stops answering none.
     allowed = 0 if asked.what == "server" else asked.workers * victim.starts
     os.environ["AUTOMED_CACHE"] = str(victim.folder / "cache")
+    excused = check.cut_then_pruned(victim.study, url)
     return [
         check.Line("what went away", f"{asked.what}, for {asked.seconds:.0f} s"),
         check.Line("it said", complaint[:160].replace("|", "/"), bool(complaint)),
@@ -120,8 +121,8 @@ def tell(asked: argparse.Namespace, victim: killer.Attack, url: str | None, last
         check.Line("the search waited", "yes" if lasted else "no", lasted or asked.what == "disk"),
         check.Line("times that the command was given", str(victim.starts)),
         *check.check_database(victim.study, url, asked.trials),
-        *check.check_epochs(marks, allowed, check.cut_then_pruned(victim.study, url)),
-        *check.check_curves(victim.study, marks),
+        *check.check_epochs(marks, allowed, excused),
+        *check.check_curves(victim.study, marks, excused),
         *check.check_folder(victim.study, victim.largest, killer.size(victim.study)),
         *check.check_reruns(victim.study, asked.seed, asked.rerun, random.Random(asked.seed)),
     ]
