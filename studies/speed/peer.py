@@ -28,6 +28,7 @@ import numpy as np
 import optuna
 import torch
 from albumentations.pytorch import ToTensorV2
+from PIL import Image
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
 from timm.optim import create_optimizer_v2
@@ -51,10 +52,10 @@ class Folder(Dataset):
 
     def __init__(
         self, files: list[str], labels: np.ndarray, steps: albumentations.Compose, crop: bool,
-        kept: dict[str, np.ndarray] | None, shrink: albumentations.Resize,
+        kept: dict[str, np.ndarray] | None, size: int, resize: str,
     ) -> None:  # fmt: skip
         self.files, self.labels, self.steps, self.crop = files, labels, steps, crop
-        self.kept, self.shrink = kept, shrink
+        self.kept, self.size, self.resize = kept, size, resize
 
     def __len__(self) -> int:
         return len(self.files)
@@ -66,10 +67,10 @@ class Folder(Dataset):
         if self.kept is not None and file in self.kept:
             return self.kept[file]
         image = cv2.cvtColor(cv2.imread(file), cv2.COLOR_BGR2RGB)
-        if self.crop:
-            image = crop_to_content(image)
+        image = crop_to_content(image) if self.crop else image
+        image = shrink(image, self.size, self.resize)
         if self.kept is not None:
-            image = self.kept[file] = self.shrink(image=image)["image"]
+            self.kept[file] = image
         return image
 
 
@@ -77,14 +78,15 @@ MEMORY: dict[tuple[int, bool], dict[str, np.ndarray]] = {}
 """Shrunk pictures by size and crop, with `--memory`."""
 
 
-RESIZE = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}  # the first is albumentations' default
+def shrink(image: np.ndarray, size: int, how: str) -> np.ndarray:
+    """By cv2, or by Pillow as automed does, whose filter widens with the factor."""
+    if how == "pillow":
+        return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    return cv2.resize(image, (size, size), interpolation=getattr(cv2, f"INTER_{how.upper()}"))
 
 
-def steps(
-    config: TrialConfig, network: Network, seed: int, resize: str, *, training: bool
-) -> albumentations.Compose:
-    """Resize, the light policy of automed where it is asked for, normalise."""
-    size = config.model.image_size
+def steps(config: TrialConfig, network: Network, seed: int, *, training: bool) -> albumentations.Compose:
+    """The light policy of automed where it is asked for, normalise."""
     light = [
         albumentations.HorizontalFlip(p=0.5),
         albumentations.Affine(
@@ -97,7 +99,6 @@ def steps(
     ]  # fmt: skip
     return albumentations.Compose(
         [
-            albumentations.Resize(size, size, interpolation=RESIZE[resize]),
             *(light if training and config.augment.policy == "light" else []),
             albumentations.Normalize(mean=network.mean, std=network.std),
             ToTensorV2(),
@@ -215,12 +216,11 @@ def loaders(
     common = {"num_workers": asked.loader, "persistent_workers": asked.loader > 0}
     size, crop = config.model.image_size, config.preprocess.crop
     kept = MEMORY.setdefault((size, crop), {}) if asked.memory else None
-    shrink = albumentations.Resize(size, size, interpolation=RESIZE[asked.resize])
     sets = [
-        Folder([files[row] for row in rows], labels[rows], made, crop, kept, shrink)
+        Folder([files[row] for row in rows], labels[rows], made, crop, kept, size, asked.resize)
         for rows, made in (
-            (training, steps(config, network, seed, asked.resize, training=True)),
-            (validation, steps(config, network, seed, asked.resize, training=False)),
+            (training, steps(config, network, seed, training=True)),
+            (validation, steps(config, network, seed, training=False)),
         )
     ]
     batch = config.train.batch
@@ -366,7 +366,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, help="the sampler's seed, if not the same")
     parser.add_argument("--weights", help="folder of safetensors files")
     parser.add_argument("--loader", type=int, default=0, help="processes that decode")
-    parser.add_argument("--resize", choices=list(RESIZE), default="linear")
+    parser.add_argument("--resize", choices=("linear", "area", "pillow"), default="linear")
     parser.add_argument("--memory", action="store_true", help="decode and shrink every picture once")
     parser.add_argument("--pruner", choices=("median", "none", "kfold"), default="median")
     parser.add_argument("--until", type=float, default=math.inf, help="no trial is begun after this time")

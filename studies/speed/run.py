@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--search-trials", type=int, default=24)
     parser.add_argument("--workers", type=int, default=2, help="processes in the search, on both sides")
     parser.add_argument("--peer-loader", type=int, default=0, help="processes that decode for the peer")
-    parser.add_argument("--peer-resize", choices=("linear", "area"), default="linear")
+    parser.add_argument("--peer-resize", choices=("linear", "area", "pillow"), default="linear")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="for single trials")
     parser.add_argument("--work", type=Path, help="a new folder to work in; left in place")
     parser.add_argument("--out", type=Path, default=HERE)
