@@ -104,27 +104,22 @@ def said(victim: killer.Attack) -> list[str]:
     return [line for file in files for line in file.read_text(errors="replace").splitlines()]
 
 
-def tell(asked: argparse.Namespace, victim: killer.Attack, url: str | None, lasted: bool) -> list[check.Line]:
+def tell(asked: argparse.Namespace, victim: killer.Attack, lasted: bool) -> list[check.Line]:
     """Everything that has to hold."""
-    marks = check.read_log(victim.log)
     lines = said(victim)
     complaint = next((line for line in lines if "away" in line or "disk is full" in line), "")
     traces = sum(line.startswith("Traceback") for line in lines)
     # A disk that fills up cuts off a trial in every worker, one that stops answering none.
     allowed = 0 if asked.what == "server" else asked.workers * victim.starts
-    os.environ["AUTOMED_CACHE"] = str(victim.folder / "cache")
-    excused = check.cut_then_pruned(victim.study, url)
     return [
         check.Line("what went away", f"{asked.what}, for {asked.seconds:.0f} s"),
         check.Line("it said", complaint[:160].replace("|", "/"), bool(complaint)),
         check.Line("tracebacks", str(traces), traces == 0),
         check.Line("the search waited", "yes" if lasted else "no", lasted or asked.what == "disk"),
         check.Line("times that the command was given", str(victim.starts)),
-        *check.check_database(victim.study, url, asked.trials),
-        *check.check_epochs(marks, allowed, excused),
-        *check.check_curves(victim.study, marks, excused),
-        *check.check_folder(victim.study, victim.largest, killer.size(victim.study)),
-        *check.check_reruns(victim.study, asked.seed, asked.rerun, random.Random(asked.seed)),
+        *check.check_search(
+            victim, asked.trials, allowed, asked.seed, asked.rerun, random.Random(asked.seed)
+        ),
     ]
 
 
@@ -151,7 +146,7 @@ def main() -> int:
         cut, mend = (
             (server.stop, server.start) if server else (lambda: fill(ballast), lambda: ballast.unlink())
         )
-        lines = tell(asked, victim, url, outage(victim, asked.trials, asked.seconds, cut, mend))
+        lines = tell(asked, victim, outage(victim, asked.trials, asked.seconds, cut, mend))
     check.print_table(lines)
     if asked.out is not None:
         check.write_table(asked.out, lines)

@@ -87,12 +87,9 @@ def attack(asked: argparse.Namespace, folder: Path, url: str | None) -> list[che
     while victim.left() and time.monotonic() < deadline:
         time.sleep(0.2)
     alive = len(victim.left())
-    marks = check.read_log(victim.log)
     # With the launcher all its workers are cut off.
     allowed = victim.kills.total() + (asked.workers - 1) * victim.kills["launcher"]
     kinds = ", ".join(f"{kind} {victim.kills[kind]}" for kind in killer.KINDS)
-    os.environ["AUTOMED_CACHE"] = str(folder / "cache")
-    excused = check.cut_then_pruned(victim.study, url)
     return [
         check.Line("database, workers", f"{asked.storage}, {asked.workers}"),
         check.Line("pictures", data.stem),
@@ -101,11 +98,7 @@ def attack(asked: argparse.Namespace, folder: Path, url: str | None) -> list[che
         check.Line("  of them", kinds),
         check.Line("times that the command was given", str(victim.starts)),
         check.Line("processes left over", str(alive), alive == 0),
-        *check.check_database(victim.study, url, total),
-        *check.check_epochs(marks, allowed, excused),
-        *check.check_curves(victim.study, marks, excused),
-        *check.check_folder(victim.study, victim.largest, killer.size(victim.study)),
-        *check.check_reruns(victim.study, asked.seed, asked.rerun, rng),
+        *check.check_search(victim, total, allowed, asked.seed, asked.rerun, rng),
     ]
 
 

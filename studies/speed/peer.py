@@ -5,7 +5,7 @@
 Optuna proposes, a network of timm's is trained on every fold, torch's DataLoader decodes the pictures. Frozen
 layers get no gradient and keep their norms in evaluation mode, the head starts small, cv2 runs on one thread.
 Two processes on one study share the work. Of automed it takes the networks alone, so that both sides start
-from the same weights with the same dropout and the same frozen stages, and `crop_to_content`.
+from the same weights with the same dropout and the same frozen stages, and two steps of `data.prepare`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ import numpy as np
 import optuna
 import torch
 from albumentations.pytorch import ToTensorV2
-from PIL import Image
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
 from timm.optim import create_optimizer_v2
@@ -36,7 +35,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from automed.config import TrialConfig, from_flat
-from automed.data.prepare import crop_to_content
+from automed.data.prepare import crop_to_content, resize
 from automed.kfold_pruner import KFoldPruner
 from automed.models.build import Network, build_network
 from automed.models.freeze import thaw
@@ -67,7 +66,8 @@ class Folder(Dataset):
         if self.kept is not None and file in self.kept:
             return self.kept[file]
         image = cv2.cvtColor(cv2.imread(file), cv2.COLOR_BGR2RGB)
-        image = crop_to_content(image) if self.crop else image
+        if self.crop:
+            image = crop_to_content(image)
         image = shrink(image, self.size, self.resize)
         if self.kept is not None:
             self.kept[file] = image
@@ -81,7 +81,7 @@ MEMORY: dict[tuple[int, bool], dict[str, np.ndarray]] = {}
 def shrink(image: np.ndarray, size: int, how: str) -> np.ndarray:
     """By cv2, or by Pillow as automed does, whose filter widens with the factor."""
     if how == "pillow":
-        return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+        return resize(image, 3, size)
     return cv2.resize(image, (size, size), interpolation=getattr(cv2, f"INTER_{how.upper()}"))
 
 
